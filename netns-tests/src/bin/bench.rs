@@ -1,0 +1,109 @@
+//! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands. Figures go to
+//! stdout; nothing passes or fails by them.
+
+#![expect(clippy::print_stdout, reason = "its output is its result")]
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use netns_tests::lab::Nat;
+use netns_tests::stage::{DELAY, Process, Stage};
+
+/// Measures mesh in the lab; needs root
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// From the start of all runners to all up, and from a readable announcement to the tunnel
+    Connect {
+        /// How many aux
+        #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u16).range(1..=64))]
+        aux: u16,
+        /// How many meshes, one after the other
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+    },
+    /// Echo requests through the tunnel, five a second, for longer than WireGuard keeps a key (120 s)
+    Hold {
+        /// How long
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(10..=3600))]
+        seconds: u16,
+    },
+}
+
+/// A round that takes longer has failed.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn main() -> Result<()> {
+    match Args::parse().what {
+        What::Connect { aux, rounds } => connect(aux, rounds),
+        What::Hold { seconds } => hold(seconds),
+    }
+}
+
+fn connect(aux: u16, rounds: u16) -> Result<()> {
+    println!("{aux} aux and a primary behind azure NATs, {} ms one way", DELAY.as_millis());
+    println!("round  all up after  connect_ms: min  median  max");
+    let (mut totals, mut all) = (vec![], vec![]);
+    for round in 1..=rounds {
+        let (total, mut connects) = one_mesh(aux)?;
+        connects.sort_unstable();
+        let (min, max) = (connects[0], connects[connects.len() - 1]);
+        println!("{round:>5}  {:>10.2} s  {min:>15}  {:>6}  {max:>3}", total.as_secs_f64(), median(&connects));
+        totals.push(total.as_millis() as u64);
+        all.extend(connects);
+    }
+    totals.sort_unstable();
+    all.sort_unstable();
+    println!("median: all up after {:.2} s, connect_ms {}", median(&totals) as f64 / 1000.0, median(&all));
+    Ok(())
+}
+
+fn hold(seconds: u16) -> Result<()> {
+    let stage = Stage::new("hold")?;
+    let (home, away) = (stage.runner("primary", Nat::Azure)?, stage.runner("aux0", Nat::Azure)?);
+    let count = (u32::from(seconds) * 5).to_string();
+    let ping = ["--", "ping", "-q", "-i", "0.2", "-c", &count, "10.77.0.2"];
+    let args = ["primary", "--aux", "1", "--min-aux", "1", "--offload", "none"];
+    let mut primary = stage.mesh(&home, &[&args[..], &ping].concat())?;
+    let mut aux = stage.mesh(&away, &["aux", "--index", "0"])?;
+    let code = primary.wait(Duration::from_secs(u64::from(seconds) + 60))?;
+    println!("{}", primary.output().trim_end());
+    ensure!(code == 0, "the primary ended with {code}");
+    ensure!(aux.wait(DEADLINE)? == 0, "the aux failed: {}", aux.output());
+    Ok(())
+}
+
+/// All runners start at once, as the jobs of a matrix at best do.
+fn one_mesh(count: u16) -> Result<(Duration, Vec<u64>)> {
+    let stage = Stage::new("bench")?;
+    let home = stage.runner("primary", Nat::Azure)?;
+    let runners =
+        (0..count).map(|index| stage.runner(&format!("aux{index}"), Nat::Azure)).collect::<Result<Vec<_>>>()?;
+    let started = Instant::now();
+    let expected = count.to_string();
+    let args = ["primary", "--aux", &expected, "--min-aux", &expected, "--offload", "none", "--", "true"];
+    let mut primary = stage.mesh(&home, &args)?;
+    let start = |(index, runner): (usize, _)| stage.mesh(runner, &["aux", "--index", &index.to_string()]);
+    let mut aux = runners.iter().enumerate().map(start).collect::<Result<Vec<Process>>>()?;
+    primary.wait_for("mesh is up", DEADLINE)?;
+    let total = started.elapsed();
+    ensure!(primary.wait(DEADLINE)? == 0, "the primary failed: {}", primary.output());
+    for aux in &mut aux {
+        ensure!(aux.wait(DEADLINE)? == 0, "an aux failed: {}", aux.output());
+    }
+    let report = stage.report(&home)?;
+    let peers = report["peers"].as_array().context("a report has peers")?;
+    let connects =
+        peers.iter().map(|peer| peer["connect_ms"].as_u64().context("every peer is up")).collect::<Result<_>>()?;
+    Ok((total, connects))
+}
+
+fn median(sorted: &[u64]) -> u64 {
+    sorted[sorted.len() / 2]
+}

@@ -1,0 +1,7 @@
+//! The lab: runners behind real NATs in network namespaces ([`lab`]), a GitHub that runs here ([`fake_github`]), and runs of `mesh` over both
+//! ([`stage`]). [`demo`] is one such run in front of an audience.
+
+pub mod demo;
+pub mod fake_github;
+pub mod lab;
+pub mod stage;

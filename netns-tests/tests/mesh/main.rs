@@ -1,0 +1,16 @@
+//! Real `mesh` processes behind real NATs, meeting at a fake GitHub. Needs root: `cargo test -p netns-tests --test mesh`.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+mod action;
+mod bad_input;
+mod building;
+mod common;
+mod doctor;
+mod forming;
+mod opening;
+mod privilege;
+mod releasing;
+mod rendezvous_faults;
+mod secrets;
+mod surviving;

@@ -1,0 +1,290 @@
+//! `mesh aux`: joins, serves, and leaves when it is released, when the primary is gone, or when it is asked to.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::actions::{StepSummary, mask, say, warn};
+use super::diagnosis::not_joined;
+use super::journal::{Journal, ReportFile};
+use super::session::{Happening, Session, no_stun, tell_network};
+use super::signals::{Signals, exit_code};
+use super::waiting::{Formation, Waiters};
+use super::{Outcome, env};
+use crate::config::{AuxArgs, Offload};
+use crate::control::{Request, Response};
+use crate::exit::{Exit, Failure};
+use crate::link::clock;
+use crate::offload::distccd::{self, Distccd};
+use crate::offload::stats;
+use crate::proto::node::PeerView;
+use crate::proto::probe::Farewell;
+use crate::proto::role::Role;
+use crate::proto::transmit::Event;
+use crate::rendezvous::board::Collected;
+
+/// How often an aux looks whether it is needed.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Less would take a lost ping for the end of the build.
+const LEAST_IDLE: Duration = Duration::from_secs(5);
+
+/// Why an aux ends.
+enum End {
+    Released,
+    Asked,
+    Signal(nix::sys::signal::Signal),
+    Failure(Failure),
+}
+
+struct Aux<'a> {
+    args: &'a AuxArgs,
+    slots: u16,
+    session: Session,
+    distccd: Option<Distccd>,
+    distccd_events: (mpsc::UnboundedSender<distccd::Event>, mpsc::UnboundedReceiver<distccd::Event>),
+    journal: Journal,
+    waiters: Waiters,
+    up: bool,
+    report: ReportFile,
+}
+
+/// Runs the verb.
+pub(super) async fn run(args: AuxArgs) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let mut aux = Aux::start(&args).await?;
+    let end = aux.serve(&mut signals).await;
+    aux.finish(end).await
+}
+
+impl<'a> Aux<'a> {
+    async fn start(args: &'a AuxArgs) -> Result<Self, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
+        let slots = args.slots.unwrap_or(cores);
+        let session = Session::start(&args.common, Role::Aux(args.index), slots, None).await?;
+        let report = ReportFile::create(args.common.report.as_deref(), session.caller.as_ref())?;
+        session.drop_rights();
+        Ok(Self {
+            args,
+            slots,
+            session,
+            distccd: None,
+            distccd_events: mpsc::unbounded_channel(),
+            journal: Journal::default(),
+            waiters: Waiters::default(),
+            up: false,
+            report,
+        })
+    }
+
+    async fn serve(&mut self, signals: &mut Signals) -> End {
+        let place = &self.session.place;
+        say(&format!("{} with {} slots, looking for the primary at {place}", Role::Aux(self.args.index), self.slots));
+        if let Err(failure) = super::build::check_distcc("distccd") {
+            warn(&super::actions::line(&failure));
+        }
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            let end = tokio::select! {
+                happening = self.session.next() => self.handle(happening).await,
+                Some(event) = self.distccd_events.1.recv() => { warn(&format!("M702 {event}")); None }
+                signal = signals.next() => Some(End::Signal(signal)),
+                _ = look.tick() => self.look().await,
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    async fn handle(&mut self, happening: Happening) -> Option<End> {
+        match happening {
+            Happening::Node(event) => self.handle_event(event),
+            Happening::Collected(collected) => self.meet(collected).await.err().map(End::Failure),
+            Happening::Duplicate => Some(End::Failure(self.replaced())),
+            Happening::Refused(failure) if !self.up => Some(End::Failure(failure)),
+            Happening::Refused(failure) => {
+                warn(&super::actions::line(&failure));
+                None
+            }
+            Happening::Asked((request, reply)) => self.answer(request, reply).await,
+        }
+    }
+
+    /// The primary is there: what it asks of us must work before we say that we are ready.
+    async fn meet(&mut self, collected: Collected) -> Result<(), Failure> {
+        let wants_distcc = collected.announcement.offload.as_deref() == Some(Offload::Distcc.name());
+        if wants_distcc && self.distccd.is_none() {
+            self.distccd = Some(self.start_distccd().await?);
+        }
+        self.session.admit(collected);
+        Ok(())
+    }
+
+    async fn start_distccd(&self) -> Result<Distccd, Failure> {
+        let overlay = self.args.common.overlay;
+        let role = Role::Aux(self.args.index);
+        let config = distccd::Config {
+            guard: std::env::current_exe().map_err(|error| {
+                let what = format!("cannot find our own binary: {error}");
+                Failure::new(Exit::Failure, "M199", what, "start mesh from a file that stays where it is")
+            })?,
+            // INVARIANT: the session was started with an address for this role.
+            listen: overlay.address(role).unwrap_or(overlay.base()),
+            allow: overlay.to_string(),
+            slots: self.slots,
+            log: distccd_log(),
+            path: distccd::search_path(env()("PATH").as_deref().map(AsRef::as_ref)),
+        };
+        Distccd::start(config, self.distccd_events.0.clone()).await
+    }
+
+    fn handle_event(&mut self, event: Event) -> Option<End> {
+        let at = clock::now() - self.session.started;
+        match event {
+            Event::Settled { answers: 0, .. } => return Some(End::Failure(no_stun(&self.args.common))),
+            Event::Settled { mapping, egress, reflexive, .. } => tell_network(mapping, egress, &reflexive),
+            Event::Publish(announcement) => self.session.publish(*announcement),
+            Event::Up { role, connect, at: addr } => {
+                mask(addr.ip());
+                say(&format!("{role} is up, direct, in {} ms", connect.as_millis()));
+                self.set_up(true);
+                self.journal.note(role, at, "none", "direct", "");
+            }
+            Event::Gone { role, silent } => {
+                let why = format!("M503 nothing heard for {} s", silent.as_secs());
+                let idle = humantime::format_duration(self.args.idle_timeout());
+                warn(&format!("{role} is gone: {why}; leaving when it has been gone for {idle}"));
+                self.set_up(false);
+                self.journal.note(role, at, "direct", "none", &why);
+            }
+            Event::Back { role } => {
+                say(&format!("{role} is back"));
+                self.set_up(true);
+                self.journal.note(role, at, "none", "direct", "heard again");
+            }
+            Event::Left { .. } | Event::Released => return Some(End::Released),
+            Event::Replaced => return Some(End::Failure(self.replaced())),
+            Event::Unusable { role, why } => {
+                let what = format!("the {role} cannot be joined: {why}");
+                let hint = "use the same --overlay (MESH_OVERLAY) on every runner";
+                return Some(End::Failure(Failure::new(Exit::Usage, "M604", what, hint)));
+            }
+        }
+        None
+    }
+
+    fn set_up(&mut self, up: bool) {
+        self.up = up;
+        self.session.await_peers(!up);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let formation = Formation { up: usize::from(self.up), expected: 1, formed: self.up };
+        self.waiters.settle(clock::now(), formation);
+    }
+
+    /// Whether to go on: joined in time, and the primary not gone for too long.
+    async fn look(&mut self) -> Option<End> {
+        self.settle();
+        let primary = self.primary().await;
+        let since = clock::now() - self.session.started;
+        match primary.as_ref().filter(|primary| primary.connect.is_some()) {
+            None if since >= self.args.join_timeout() => {
+                Some(End::Failure(not_joined(primary.as_ref(), &self.session.tally(), since)))
+            }
+            Some(primary) if primary.silent >= self.args.idle_timeout().max(LEAST_IDLE) => {
+                let what = format!("nothing heard of the primary for {} s", primary.silent.as_secs());
+                let hint = "its job ended without releasing the aux, or the network failed; look at the primary's log";
+                Some(End::Failure(Failure::new(Exit::PeerGone, "M503", what, hint)))
+            }
+            _ => None,
+        }
+    }
+
+    async fn primary(&self) -> Option<PeerView> {
+        self.session.snapshot().await.peers.into_iter().find(|peer| peer.role == Role::Primary)
+    }
+
+    async fn answer(&mut self, request: Request, reply: tokio::sync::oneshot::Sender<Response>) -> Option<End> {
+        match request {
+            Request::Status => {
+                let _ = reply.send(Response::Status(Box::new(self.as_of_now().await)));
+            }
+            Request::Env => {
+                let _ = reply.send(super::control::bare_environment(&self.session.control));
+            }
+            Request::Wait { timeout_ms, .. } => {
+                self.waiters.add(clock::now(), None, Duration::from_millis(timeout_ms), reply);
+                self.settle();
+            }
+            Request::Leave => {
+                let _ = reply.send(Response::Done);
+                return Some(End::Asked);
+            }
+        }
+        None
+    }
+
+    async fn as_of_now(&self) -> crate::report::Report {
+        let jobs = match &self.distccd {
+            Some(distccd) => stats::fetch(distccd.stats).await.map_or(0, |stats| stats.jobs),
+            None => 0,
+        };
+        let (role, overlay) = (Role::Aux(self.args.index), self.args.common.overlay);
+        self.journal.report(&self.session, role, overlay, std::iter::once(Role::Primary), |_| jobs).await
+    }
+
+    fn replaced(&self) -> Failure {
+        let what = format!("another process took the index {}", self.args.index);
+        Failure::new(Exit::DuplicateIndex, "M105", what, "give every aux an --index (MESH_INDEX) of its own, from 0")
+    }
+
+    async fn finish(mut self, end: End) -> Outcome {
+        let report = self.as_of_now().await;
+        self.report.write(&report);
+        if let End::Failure(failure) = &end {
+            self.waiters.fail(failure);
+        }
+        let distccd = self.distccd.take();
+        let stop = async {
+            if let Some(distccd) = distccd {
+                distccd.stop().await;
+            }
+        };
+        tokio::join!(stop, self.session.end(Farewell::Leaving));
+        tidy_log();
+        let jobs = report.peers.iter().map(|peer| peer.jobs).sum::<u64>();
+        StepSummary::open().write(&format!(
+            "### mesh aux {}\n\n{jobs} jobs\n\n{}\n",
+            self.args.index,
+            report.markdown()
+        ));
+        match end {
+            End::Released => Ok(said(&format!("released after {jobs} jobs"), Exit::Ok.code())),
+            End::Asked => Ok(said("left, as asked", Exit::Ok.code())),
+            End::Signal(signal) => Ok(said(&format!("ended by {signal}"), exit_code(signal))),
+            End::Failure(failure) => Err(failure),
+        }
+    }
+}
+
+fn distccd_log() -> PathBuf {
+    let temp = env()("RUNNER_TEMP").map_or_else(std::env::temp_dir, PathBuf::from);
+    temp.join(format!("mesh-distccd-{}.log", std::process::id()))
+}
+
+/// Leaves the log where it says something.
+fn tidy_log() {
+    let log = distccd_log();
+    if std::fs::metadata(&log).is_ok_and(|found| found.len() == 0) {
+        let _ = std::fs::remove_file(log);
+    }
+}
+
+fn said(text: &str, code: u8) -> u8 {
+    say(text);
+    code
+}

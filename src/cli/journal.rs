@@ -1,0 +1,152 @@
+//! Keeps what the report tells that nobody else remembers: changes of paths, and the report file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::actions;
+use super::diagnosis::why;
+use super::session::Session;
+use crate::exit::{Exit, Failure};
+use crate::link::{Snapshot, clock};
+use crate::privilege::Caller;
+use crate::proto::node::PeerView;
+use crate::proto::overlay::{MTU, Prefix};
+use crate::proto::peer::State;
+use crate::proto::role::Role;
+use crate::rendezvous::board::Tally;
+use crate::report::{self, Change, Network, Report};
+
+/// Changes kept for each peer; a path that flaps must not fill the memory.
+const MOST_CHANGES: usize = 100;
+
+/// What happened to the paths.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    changes: BTreeMap<Role, Vec<Change>>,
+}
+
+impl Journal {
+    /// Notes that the path to `role` changed, `at` since the start.
+    pub(super) fn note(&mut self, role: Role, at: Duration, from: &str, to: &str, why: &str) {
+        let changes = self.changes.entry(role).or_default();
+        if changes.len() < MOST_CHANGES {
+            let at_ms = at.as_millis() as u64;
+            changes.push(Change { at_ms, from: from.into(), to: to.into(), why: why.into() });
+        }
+    }
+
+    /// The report as of now, about `expected` peers and whoever else came. `jobs` tells how many jobs a peer ran.
+    pub(super) async fn report(
+        &self,
+        session: &Session,
+        role: Role,
+        overlay: Prefix,
+        expected: impl Iterator<Item = Role>,
+        jobs: impl Fn(Role) -> u64,
+    ) -> Report {
+        let (snapshot, tally) = (session.snapshot().await, session.tally());
+        let mut roles: Vec<Role> = expected.chain(snapshot.peers.iter().map(|peer| peer.role)).collect();
+        roles.sort();
+        roles.dedup();
+        let peer = |role: Role| {
+            let view = snapshot.peers.iter().find(|peer| peer.role == role);
+            let changes = self.changes.get(&role).cloned().unwrap_or_default();
+            report::Peer { changes, jobs: jobs(role), ..describe(role, overlay, view, &tally) }
+        };
+        Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            role: if role == Role::Primary { "primary" } else { "aux" }.into(),
+            run: session.run.clone(),
+            started: session.started_at.clone(),
+            wall_ms: (clock::now() - session.started).as_millis() as u64,
+            network: network(&snapshot),
+            peers: roles.into_iter().map(peer).collect(),
+            offload: None,
+            command: None,
+            skipped: skipped(&tally),
+            dropped: snapshot.dropped.iter().map(|(cause, count)| ((*cause).to_string(), *count)).collect(),
+        }
+    }
+}
+
+fn network(snapshot: &Snapshot) -> Network {
+    Network { mapping: snapshot.mapping.to_string(), egress: snapshot.egress, mtu: MTU }
+}
+
+fn skipped(tally: &Tally) -> BTreeMap<String, u64> {
+    let rejected = tally.rejected.iter().map(|(cause, count)| (cause.to_string(), *count));
+    let others = [("of another attempt", tally.other_attempts), ("cannot be fetched", tally.unreadable)];
+    let others = others.into_iter().filter(|(_, count)| *count > 0).map(|(cause, count)| (cause.to_string(), count));
+    rejected.chain(others).collect()
+}
+
+fn describe(role: Role, overlay: Prefix, view: Option<&PeerView>, tally: &Tally) -> report::Peer {
+    let index = match role {
+        Role::Primary => None,
+        Role::Aux(index) => Some(index),
+    };
+    let was_up = view.is_some_and(|peer| peer.connect.is_some());
+    let state = match view.map(|peer| peer.state) {
+        Some(State::Up) => "up",
+        _ if was_up => "gone",
+        _ => "never",
+    };
+    let path = report::Path {
+        kind: if was_up { "direct" } else { "none" }.into(),
+        via: None,
+        rtt_ms: view.and_then(|peer| peer.rtt).map_or(0.0, |rtt| (rtt.as_secs_f64() * 1e4).round() / 10.0),
+        why: why(view, tally),
+    };
+    report::Peer {
+        index,
+        overlay: overlay.address(role).map(|addr| addr.to_string()).unwrap_or_default(),
+        state: state.into(),
+        connect_ms: view.and_then(|peer| peer.connect).map(|connect| connect.as_millis() as u64),
+        path,
+        changes: vec![],
+        tx_bytes: view.map_or(0, |peer| peer.tx_bytes),
+        rx_bytes: view.map_or(0, |peer| peer.rx_bytes),
+        slots: view.map_or(0, |peer| peer.slots),
+        jobs: 0,
+    }
+}
+
+/// The file for the report, made at the start: a path that cannot be written is said then, and while we still have the rights.
+#[derive(Debug)]
+pub(super) struct ReportFile(Option<File>);
+
+impl ReportFile {
+    /// Makes the file at `path`, and gives it to `caller`.
+    pub(super) fn create(path: Option<&Path>, caller: Option<&Caller>) -> Result<Self, Failure> {
+        let Some(path) = path else { return Ok(Self(None)) };
+        let failed = |error: std::io::Error| {
+            let what = format!("cannot write the report to {}: {error}", path.display());
+            Failure::new(
+                Exit::Usage,
+                "M109",
+                what,
+                "check --report (MESH_REPORT): its folder must exist and be writable",
+            )
+        };
+        let file = File::create(path).map_err(failed)?;
+        if let Some(caller) = caller {
+            caller.own_file(&file).map_err(|errno| failed(errno.into()))?;
+        }
+        Ok(Self(Some(file)))
+    }
+
+    /// Writes the report. Too late to fail a build for it: a warning.
+    pub(super) fn write(&mut self, report: &Report) {
+        let Some(file) = &mut self.0 else { return };
+        let written = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| file.set_len(0))
+            .and_then(|()| file.write_all(report.to_json().as_bytes()));
+        if let Err(error) = written {
+            actions::warn(&format!("M109 the report could not be written: {error}; hint: check the free space there"));
+        }
+    }
+}

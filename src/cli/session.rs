@@ -1,0 +1,429 @@
+//! One machine's side of a mesh: brings the parts up, keeps announcements flowing both ways, and hands what happens to the verb that
+//! started it. What the verb makes of it is not here but in `primary` and `aux`.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::actions::{mask, say, warn};
+use super::env;
+use crate::config::{CommonArgs, RendezvousChoice, literal};
+use crate::control::{self, Asked, Server};
+use crate::exit::{Exit, Failure};
+use crate::github::config::Config as GithubConfig;
+use crate::link::socket::Socket;
+use crate::link::tun::Tun;
+use crate::link::{Handle, Link, Snapshot, clock, hops, interfaces, routes};
+use crate::privilege::{self, Caller};
+use crate::proto::announcement::{Announcement, Standing};
+use crate::proto::hops::opening_ttl;
+use crate::proto::key::Secret;
+use crate::proto::nat::Mapping;
+use crate::proto::node::{Config, Node};
+use crate::proto::probe::Farewell;
+use crate::proto::role::Role;
+use crate::proto::transmit::Event;
+use crate::rendezvous::board::{Board, Collected, Tally, jittered, patience};
+use crate::rendezvous::directory::Directory;
+use crate::rendezvous::github::Github;
+use crate::rendezvous::{Error, Rendezvous};
+
+/// Names that are not found by then have no server that could answer in time.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// More STUN servers than this tell nothing new.
+const MAX_STUN: usize = 8;
+
+/// How long a goodbye may take: its ladder of repetitions, and a round trip.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(1400);
+
+/// How long taking back announcements may take, or publishing the last one.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How often the rendezvous is looked at: while somebody is waited for, with patience growing, and when nobody is.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    first: Duration,
+    longest: Duration,
+    idle: Duration,
+}
+
+/// A directory costs nothing to look at.
+const DIRECTORY_PACE: Pace =
+    Pace { first: Duration::from_millis(50), longest: Duration::from_millis(200), idle: Duration::from_secs(1) };
+
+/// A listing of artifacts costs GitHub a query; the runners of a run ask 256 times as often as one.
+const GITHUB_PACE: Pace =
+    Pace { first: Duration::from_secs(1), longest: Duration::from_secs(5), idle: Duration::from_secs(10) };
+
+/// How much the pause grows from look to look.
+const PATIENCE: f64 = 1.3;
+
+/// Something the verb must deal with.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// From the node.
+    Node(Event),
+    /// A new announcement of a peer; to be given to [`Session::admit`].
+    Collected(Collected),
+    /// A younger process has our index.
+    Duplicate,
+    /// The rendezvous refuses us for good.
+    Refused(Failure),
+    /// A verb asks over the control socket.
+    Asked(Asked),
+}
+
+/// A running mesh on this machine.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) started: Instant,
+    pub(super) started_at: String,
+    pub(super) run: String,
+    pub(super) place: String,
+    pub(super) caller: Option<Caller>,
+    pub(super) control: std::path::PathBuf,
+    pub(super) handle: Handle,
+    board: Arc<Board>,
+    happenings: mpsc::UnboundedReceiver<Happening>,
+    publications: watch::Sender<Option<Announcement>>,
+    awaiting: watch::Sender<bool>,
+    keeps_runs_apart: bool,
+    link: JoinHandle<()>,
+    publisher: JoinHandle<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Session {
+    /// Brings everything up: key, rendezvous, socket, TUN device, control socket, driver. Nothing is waited for but names of servers.
+    pub(super) async fn start(
+        common: &CommonArgs,
+        role: Role,
+        slots: u16,
+        offload: Option<String>,
+    ) -> Result<Self, Failure> {
+        let started = clock::now();
+        let env = env();
+        let caller = Caller::from_env(env);
+        let (keys, passphrase) = common.keys(env)?;
+        if passphrase {
+            warn("the key is a passphrase: `mesh keygen` prints a key that nobody can guess");
+        }
+        if Caller::is_garbled(env) {
+            warn("SUDO_UID or SUDO_GID is missing or no number: COMMAND runs as root");
+        }
+        let choice = common.rendezvous(env)?;
+        let rendezvous = open(&choice)?;
+        let place = rendezvous.describe();
+        let address = common.overlay.address(role).ok_or_else(|| no_address(common, role))?;
+        let path = common.control.control.clone().unwrap_or_else(|| control::default_path(env, caller.as_ref()));
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let server = Server::bind(&path, caller.as_ref())?;
+        routes::check_free(common.overlay)?;
+        let socket = Socket::bind(common.listen)?;
+        let tun = Tun::create(common.tun_name(), address, common.overlay)?;
+
+        let stun = resolve(&common.stun_servers()).await;
+        let config = Config {
+            role,
+            keys: keys.clone(),
+            secret: Secret(rand::rng().random()),
+            seed: Secret(rand::rng().random()),
+            overlay: common.overlay,
+            slots,
+            offload,
+            hosts: interfaces::host_addresses(socket.port()),
+            stun: stun.clone(),
+        };
+        let node = Node::new(clock::now(), config);
+        let context = common.context(env);
+        let board = Arc::new(Board::new(rendezvous, keys, context.attempt, role, node.boot()));
+        let (events, from_node) = mpsc::unbounded_channel();
+        let (link, handle) = Link::new(node, socket, tun, events);
+        let (happen, happenings) = mpsc::unbounded_channel();
+        let (publications, to_publish) = watch::channel(None);
+        let (awaiting, awaited) = watch::channel(true);
+        let (asked, questions) = mpsc::unbounded_channel();
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.serve(asked));
+        tasks.spawn(forward(from_node, happen.clone(), Happening::Node));
+        tasks.spawn(forward(questions, happen.clone(), Happening::Asked));
+        tasks.spawn(find_hops(stun.first().copied(), handle.clone()));
+        let pace = if matches!(choice, RendezvousChoice::Directory(_)) { DIRECTORY_PACE } else { GITHUB_PACE };
+        tasks.spawn(collect(Arc::clone(&board), pace, awaited, happen.clone()));
+        let publisher = tokio::spawn(publish(Arc::clone(&board), to_publish, happen));
+        let link = tokio::spawn(link.run());
+        Ok(Self {
+            started,
+            started_at: clock::rfc3339_now(),
+            run: context.run,
+            place,
+            caller,
+            control: path,
+            handle,
+            board,
+            happenings,
+            publications,
+            awaiting,
+            keeps_runs_apart: matches!(choice, RendezvousChoice::Github),
+            link,
+            publisher,
+            tasks,
+        })
+    }
+
+    /// Gives up the rights that were needed only to start.
+    pub(super) fn drop_rights(&self) {
+        privilege::keep_few_capabilities(!self.keeps_runs_apart || self.caller.is_some());
+    }
+
+    /// What happens next; waits for it.
+    pub(super) async fn next(&mut self) -> Happening {
+        match self.happenings.recv().await {
+            Some(happening) => happening,
+            // INVARIANT: the senders live in tasks that end only with the session.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Lets a peer in.
+    pub(super) fn admit(&self, collected: Collected) {
+        self.handle.announce(collected.announcement, collected.born);
+    }
+
+    /// Publishes our own announcement in place of the one before.
+    pub(super) fn publish(&self, announcement: Announcement) {
+        if announcement.standing == Standing::Open || self.keeps_runs_apart {
+            self.publications.send_replace(Some(announcement));
+        }
+    }
+
+    /// Whether somebody is waited for, so that the rendezvous is looked at more often.
+    pub(super) fn await_peers(&self, awaiting: bool) {
+        self.awaiting.send_if_modified(|now| std::mem::replace(now, awaiting) != awaiting);
+    }
+
+    /// The mesh as it is now.
+    pub(super) async fn snapshot(&self) -> Snapshot {
+        let ended = Snapshot { peers: vec![], mapping: Mapping::Unknown, egress: 0, dropped: Default::default() };
+        self.handle.snapshot().await.unwrap_or(ended)
+    }
+
+    /// What was found at the rendezvous and not used.
+    pub(super) fn tally(&self) -> Tally {
+        self.board.tally()
+    }
+
+    /// Says goodbye and takes back what we published, within seconds. A primary of a run on GitHub leaves a closing announcement
+    /// behind: who comes later is released at once.
+    pub(super) async fn end(mut self, farewell: Farewell) {
+        let closing = self.keeps_runs_apart && farewell == Farewell::Released;
+        self.handle.close(farewell);
+        let published = async {
+            if closing && let Some(last) = closing_announcement(&mut self.happenings).await {
+                let _ = self.board.publish(last).await;
+            }
+            self.board.retire(closing).await;
+        };
+        self.publisher.abort();
+        let goodbye = tokio::time::timeout(GOODBYE_TIMEOUT, &mut self.link);
+        let _ = tokio::join!(goodbye, tokio::time::timeout(RETIRE_TIMEOUT, published));
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn closing_announcement(happenings: &mut mpsc::UnboundedReceiver<Happening>) -> Option<Announcement> {
+    loop {
+        match happenings.recv().await? {
+            Happening::Node(Event::Publish(last)) if last.standing == Standing::Closed => return Some(*last),
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn open(choice: &RendezvousChoice) -> Result<Arc<dyn Rendezvous>, Failure> {
+    let opened: Result<Arc<dyn Rendezvous>, Error> = match choice {
+        RendezvousChoice::Directory(path) => Directory::open(path).map(|opened| Arc::new(opened) as _),
+        RendezvousChoice::Github => {
+            Github::member(GithubConfig::from_lookup(env())).map(|opened| Arc::new(opened) as _)
+        }
+    };
+    opened.map_err(|error| refused(&error))
+}
+
+/// The rendezvous said no.
+pub(super) fn refused(error: &Error) -> Failure {
+    let hint = match error {
+        Error::Refused { hint, .. } => hint.clone(),
+        Error::Again { .. } => "try again, or choose another --rendezvous (MESH_RENDEZVOUS)".into(),
+    };
+    Failure::new(Exit::NoRendezvous, "M106", format!("the rendezvous cannot be used: {error}"), hint)
+}
+
+fn no_address(common: &CommonArgs, role: Role) -> Failure {
+    let what = format!("the overlay {} has no address for {role}", common.overlay);
+    Failure::new(
+        Exit::Usage,
+        "M604",
+        what,
+        "choose a larger prefix with --overlay (MESH_OVERLAY), the same on every runner",
+    )
+}
+
+/// Every IPv4 address of every server, as long as names can be resolved in time.
+pub(super) async fn resolve(servers: &[String]) -> Vec<SocketAddr> {
+    let mut lookups = JoinSet::new();
+    for (order, server) in servers.iter().cloned().enumerate() {
+        lookups.spawn(async move { (order, lookup(server).await) });
+    }
+    let mut found: Vec<(usize, Vec<SocketAddr>)> = lookups.join_all().await;
+    found.sort();
+    let mut addresses: Vec<SocketAddr> = vec![];
+    for address in found.into_iter().flat_map(|(_, addresses)| addresses) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses.truncate(MAX_STUN);
+    addresses
+}
+
+async fn lookup(server: String) -> Vec<SocketAddr> {
+    if let Some(address) = literal(&server) {
+        return vec![SocketAddrV4::into(address)];
+    }
+    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&server)).await {
+        Ok(Ok(found)) => found.filter(SocketAddr::is_ipv4).take(2).collect(),
+        Ok(Err(error)) => {
+            tracing::warn!(%server, %error, "this STUN server has no address");
+            vec![]
+        }
+        Err(_) => {
+            tracing::warn!(%server, "this STUN server's name was not resolved in time");
+            vec![]
+        }
+    }
+}
+
+async fn find_hops(target: Option<SocketAddr>, handle: Handle) {
+    if let Some(IpAddr::V4(target)) = target.map(|target| target.ip()) {
+        let ttl = opening_ttl(&hops::routers(target).await);
+        tracing::debug!(ttl, "opening datagrams travel so far");
+        handle.set_opening_ttl(ttl);
+    }
+}
+
+async fn forward<T>(
+    mut from: mpsc::UnboundedReceiver<T>,
+    to: mpsc::UnboundedSender<Happening>,
+    wrap: fn(T) -> Happening,
+) {
+    while let Some(item) = from.recv().await {
+        if to.send(wrap(item)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the newest announcement of ours published. A newer one takes the place of one that is still being tried.
+async fn publish(
+    board: Arc<Board>,
+    mut newest: watch::Receiver<Option<Announcement>>,
+    to: mpsc::UnboundedSender<Happening>,
+) {
+    while newest.changed().await.is_ok() {
+        let announcement = newest.borrow_and_update().clone();
+        let Some(announcement) = announcement else { continue };
+        let (role, seq) = (announcement.role, announcement.seq);
+        tokio::select! {
+            published = board.publish(announcement) => match published {
+                Ok(()) => tracing::info!(%role, seq, "announced"),
+                Err(error) => { let _ = to.send(Happening::Refused(refused(&error))); }
+            },
+            _ = newest.changed() => newest.mark_changed(),
+        }
+    }
+}
+
+async fn collect(
+    board: Arc<Board>,
+    pace: Pace,
+    mut awaiting: watch::Receiver<bool>,
+    to: mpsc::UnboundedSender<Happening>,
+) {
+    let (mut wait, mut told) = (pace.first, Told::default());
+    loop {
+        let mut asked_to_wait = None;
+        match board.look().await {
+            Ok(look) => {
+                if look.duplicate && !std::mem::replace(&mut told.duplicate, true) {
+                    let _ = to.send(Happening::Duplicate);
+                }
+                if !look.collected.is_empty() {
+                    wait = pace.first;
+                }
+                told.refused = false;
+                look.collected.into_iter().for_each(|collected| drop(to.send(Happening::Collected(collected))));
+            }
+            Err(Error::Again { what, after }) => {
+                tracing::warn!(%what, "the rendezvous cannot be read just now");
+                asked_to_wait = after.map(patience);
+            }
+            Err(error @ Error::Refused { .. }) => {
+                if !std::mem::replace(&mut told.refused, true) {
+                    let _ = to.send(Happening::Refused(refused(&error)));
+                }
+                wait = pace.idle;
+            }
+        }
+        if let Some(asked) = asked_to_wait {
+            tokio::time::sleep(asked).await;
+            continue;
+        }
+        let pause = if *awaiting.borrow_and_update() { jittered(wait) } else { pace.idle };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => wait = wait.mul_f64(PATIENCE).min(pace.longest),
+            changed = awaiting.changed() => match changed {
+                Ok(()) => wait = pace.first,
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+/// What the verb knows already, so that it is not told at every look.
+#[derive(Debug, Default)]
+struct Told {
+    duplicate: bool,
+    refused: bool,
+}
+
+/// What the user is told of a mapping, once. Addresses are hidden in the logs of Actions.
+pub(super) fn tell_network(mapping: Mapping, egress: usize, reflexive: &[SocketAddr]) {
+    reflexive.iter().for_each(|addr| mask(addr.ip()));
+    say(&format!("network: {mapping} mapping, {egress} egress address{}", if egress == 1 { "" } else { "es" }));
+    if egress > 1 {
+        warn(&format!(
+            "M205 {egress} egress addresses: a peer may see another address than the STUN servers; hint: a NAT with one is needed for direct paths"
+        ));
+    }
+    if matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent) {
+        warn(&format!("M202 the NAT maps {mapping}: direct paths are unlikely; hint: use runners behind another NAT"));
+    }
+}
+
+/// No STUN server answered.
+pub(super) fn no_stun(common: &CommonArgs) -> Failure {
+    let what = format!("no STUN server answered ({})", common.stun_servers().join(", "));
+    Failure::new(
+        Exit::NoStun,
+        "M201",
+        what,
+        "UDP to the internet may be blocked here; name a server that can be reached with --stun (MESH_STUN)",
+    )
+}

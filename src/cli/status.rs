@@ -1,0 +1,39 @@
+//! `mesh status`: the running mesh of this machine, as a table or as the report's JSON.
+
+use clap::Args;
+
+use super::Outcome;
+use super::actions::put;
+use super::control::{done, path};
+use crate::config::ControlArgs;
+use crate::control::{self, Request, Response};
+use crate::exit::Exit;
+use crate::report::{Network, Report};
+
+/// What `status` takes.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+fn for_people(report: &Report) -> String {
+    let Report { role, run, network, .. } = report;
+    let seconds = report.wall_ms / 1000;
+    let Network { mapping, egress, mtu } = network;
+    format!(
+        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, egress addresses: {egress}, MTU {mtu}\n{}\n",
+        report.table()
+    )
+}
+
+/// Runs the verb.
+pub(super) async fn run(args: StatusArgs) -> Outcome {
+    let response = control::ask(&path(&args.control), &Request::Status).await?;
+    let Response::Status(report) = response else { return done(response) };
+    let text = if args.json { report.to_json() } else { for_people(&report) };
+    put(text.as_bytes()).map(|()| Exit::Ok.code())
+}

@@ -1,0 +1,200 @@
+//! The driver: one task owns the node, the socket and the TUN device, and tells the node the time. What to do is not decided here but
+//! in `proto`.
+//!
+//! A packet that cannot be sent or delivered is counted, never an error: the network loses packets, and everything above expects it.
+
+pub mod clock;
+pub mod hops;
+pub mod interfaces;
+pub mod routes;
+pub mod socket;
+pub mod tun;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::link::socket::Socket;
+use crate::link::tun::Tun;
+use crate::proto::announcement::Announcement;
+use crate::proto::nat::Mapping;
+use crate::proto::node::{Node, PeerView};
+use crate::proto::probe::Farewell;
+use crate::proto::transmit::Event;
+
+/// Datagrams or packets taken from one side before the other has its turn: enough to amortise a wake-up, few enough to stay fair.
+const BATCH: usize = 64;
+
+/// The largest datagram read; more than any MTU in use.
+const BUFFER: usize = 64 * 1024;
+
+/// What the rest of the process asks of the driver.
+#[derive(Debug)]
+enum Command {
+    Announcement(Box<Announcement>, u64),
+    OpeningTtl(u8),
+    Close(Farewell),
+    Snapshot(oneshot::Sender<Snapshot>),
+}
+
+/// The mesh as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Every peer that announced itself.
+    pub peers: Vec<PeerView>,
+    /// How our NAT maps.
+    pub mapping: Mapping,
+    /// How many egress addresses were seen.
+    pub egress: usize,
+    /// What was dropped, by cause.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+/// Speaks to a running driver. Calls after its end do nothing.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Handle {
+    /// An announcement was read; `born` orders the processes of one role.
+    pub fn announce(&self, announcement: Announcement, born: u64) {
+        let _ = self.commands.send(Command::Announcement(Box::new(announcement), born));
+    }
+
+    /// The TTL that opens our NATs was found.
+    pub fn set_opening_ttl(&self, ttl: u8) {
+        let _ = self.commands.send(Command::OpeningTtl(ttl));
+    }
+
+    /// Say goodbye; the driver ends when everyone has heard it or had time to.
+    pub fn close(&self, farewell: Farewell) {
+        let _ = self.commands.send(Command::Close(farewell));
+    }
+
+    /// The mesh as it is now; `None` when the driver has ended.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Snapshot(reply)).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The driver, not yet running.
+#[derive(Debug)]
+pub struct Link {
+    node: Node,
+    socket: Socket,
+    tun: Tun,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+    lost: BTreeMap<&'static str, u64>,
+}
+
+impl Link {
+    /// A driver and the handle to it; notices go to `events`.
+    pub fn new(node: Node, socket: Socket, tun: Tun, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
+        let (sender, commands) = mpsc::unbounded_channel();
+        (Self { node, socket, tun, commands, events, lost: BTreeMap::new() }, Handle { commands: sender })
+    }
+
+    /// Runs until the node has said goodbye, or nobody holds a handle any more.
+    pub async fn run(mut self) {
+        let mut buffer = vec![0; BUFFER];
+        self.node.handle_timeout(clock::now());
+        loop {
+            self.drain();
+            if self.node.is_closed() {
+                return;
+            }
+            let wake = self.node.poll_timeout();
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => return,
+                },
+                () = sleep_until(wake) => self.node.handle_timeout(clock::now()),
+                ready = self.socket.readable() => self.receive(ready, &mut buffer),
+                ready = self.tun.readable() => self.read_tun(ready, &mut buffer),
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        let now = clock::now();
+        match command {
+            Command::Announcement(announcement, born) => self.node.handle_announcement(now, *announcement, born),
+            Command::OpeningTtl(ttl) => self.node.set_opening_ttl(ttl),
+            Command::Close(farewell) => self.node.close(now, farewell),
+            Command::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot(now));
+            }
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        let (mapping, egress) = self.node.network();
+        let mut dropped = self.node.dropped().clone();
+        dropped.extend(self.lost.iter().map(|(cause, count)| (*cause, *count)));
+        Snapshot { peers: self.node.peers(now), mapping, egress, dropped }
+    }
+
+    fn receive(&mut self, ready: std::io::Result<()>, buffer: &mut [u8]) {
+        if ready.is_err() {
+            return self.lose("socket not readable");
+        }
+        let now = clock::now();
+        for _ in 0..BATCH {
+            match self.socket.try_receive(buffer) {
+                Ok(Some((len, from))) => self.node.handle_datagram(now, from, &buffer[..len]),
+                Ok(None) => break,
+                Err(_) => self.lose("socket read error"),
+            }
+        }
+    }
+
+    fn read_tun(&mut self, ready: std::io::Result<()>, buffer: &mut [u8]) {
+        if ready.is_err() {
+            return self.lose("TUN device not readable");
+        }
+        let now = clock::now();
+        for _ in 0..BATCH {
+            match self.tun.try_read(buffer) {
+                Ok(Some(len)) => self.node.handle_inner(now, &buffer[..len]),
+                Ok(None) => break,
+                Err(_) => self.lose("TUN device read error"),
+            }
+        }
+    }
+
+    /// Puts out what the node has, datagrams first: an announcement promises that its opening datagrams have left.
+    fn drain(&mut self) {
+        while let Some(transmit) = self.node.poll_transmit() {
+            if self.socket.send(&transmit).is_err() {
+                self.lose("datagram the system would not send");
+            }
+        }
+        while let Some(packet) = self.node.poll_inner() {
+            if self.tun.write(&packet).is_err() {
+                self.lose("packet the TUN device would not take");
+            }
+        }
+        while let Some(event) = self.node.poll_event() {
+            let _ = self.events.send(event);
+        }
+    }
+
+    fn lose(&mut self, cause: &'static str) {
+        *self.lost.entry(cause).or_default() += 1;
+        tracing::trace!(cause, "lost");
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

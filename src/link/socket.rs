@@ -1,0 +1,133 @@
+//! The mesh's one UDP socket: STUN, probes and WireGuard share it, and so share one NAT mapping.
+
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt};
+use socket2::{Domain, Protocol, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use crate::exit::{Exit, Failure};
+use crate::proto::transmit::Transmit;
+
+/// What the kernel may keep for us while we are busy: 7 MiB is 40 ms of 1.4 Gb/s.
+const RECEIVE_BUFFER: usize = 7 << 20;
+
+/// Likewise for sending.
+const SEND_BUFFER: usize = 2 << 20;
+
+/// The socket.
+#[derive(Debug)]
+pub struct Socket {
+    socket: UdpSocket,
+    port: u16,
+}
+
+impl Socket {
+    /// Binds `port` of every IPv4 address; 0 is any.
+    pub fn bind(port: u16) -> Result<Self, Failure> {
+        Self::open(port).map_err(|error| {
+            let hint = if error.kind() == io::ErrorKind::AddrInUse {
+                "another process has it: choose another with --listen (MESH_PORT), or 0 for any"
+            } else {
+                "choose another with --listen (MESH_PORT), or 0 for any"
+            };
+            Failure::new(Exit::InUse, "M206", format!("cannot listen on UDP port {port}: {error}"), hint)
+        })
+    }
+
+    fn open(port: u16) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        }
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let port = socket.local_addr()?.port();
+        Ok(Self { socket, port })
+    }
+
+    /// The port that was bound.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits until a datagram can be read.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// A datagram that is there; `None` when there is none.
+    pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
+        match self.socket.try_recv_from(buffer) {
+            Ok(received) => Ok(Some(received)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends now or not at all. A TTL goes with this datagram alone (ip(7), IP_TTL as ancillary data).
+    pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        match transmit.ttl {
+            None => self.socket.try_send_to(&transmit.bytes, transmit.to).map(drop),
+            Some(ttl) => self.socket.try_io(Interest::WRITABLE, || {
+                let (ttl, to) = (i32::from(ttl), SockaddrStorage::from(transmit.to));
+                let control = [ControlMessage::Ipv4Ttl(&ttl)];
+                let data = [IoSlice::new(&transmit.bytes)];
+                sendmsg(self.socket.as_raw_fd(), &data, &control, MsgFlags::empty(), Some(&to))?;
+                Ok(())
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket as StdSocket;
+    use std::time::Duration;
+
+    use nix::sys::socket::sockopt::Ipv4RecvTtl;
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ttl_goes_with_one_datagram_and_not_with_the_next() {
+        let receiver = StdSocket::bind("127.0.0.1:0").expect("a free port");
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).expect("a deadline");
+        setsockopt(&receiver, Ipv4RecvTtl, &true).expect("Linux tells the TTL");
+        let to = receiver.local_addr().expect("bound");
+        let socket = Socket::bind(0).expect("a free port");
+        for ttl in [Some(3), None] {
+            socket.socket.writable().await.expect("writable");
+            socket.send(&Transmit { to, ttl, bytes: vec![1] }).expect("sent");
+        }
+        assert_eq!(received_ttl(&receiver), Some(3));
+        assert_eq!(received_ttl(&receiver), Some(64));
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_its_flag() {
+        let taken = StdSocket::bind("0.0.0.0:0").expect("a free port");
+        let port = taken.local_addr().expect("bound").port();
+        let failure = Socket::bind(port).expect_err("it is taken");
+        assert_eq!((failure.exit, failure.code), (Exit::InUse, "M206"));
+        assert!(failure.what.contains(&port.to_string()) && failure.hint.contains("--listen"));
+    }
+
+    fn received_ttl(socket: &StdSocket) -> Option<i32> {
+        let mut space = nix::cmsg_space!(i32);
+        let mut byte = [0];
+        let mut data = [io::IoSliceMut::new(&mut byte)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), MsgFlags::empty()).ok()?;
+        message.cmsgs().ok()?.find_map(|control| match control {
+            ControlMessageOwned::Ipv4Ttl(ttl) => Some(ttl),
+            _ => None,
+        })
+    }
+}

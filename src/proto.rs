@@ -1,0 +1,23 @@
+//! The pure wing: everything that decides.
+//!
+//! **Nothing in here reads a clock, opens a socket, touches a file or the environment, or draws from the operating system's
+//! randomness.** Time and seeds come in as arguments; datagrams ([`transmit::Transmit`]) and notices ([`transmit::Event`]) go out
+//! as values. One exception, written where it is made: boringtun reads the time inside [`tunnel`]. `tests/it/house.rs` keeps the rule.
+
+pub mod announcement;
+pub mod candidate;
+pub mod filtering;
+pub mod hops;
+pub mod key;
+pub mod nat;
+pub mod node;
+pub mod overlay;
+pub mod path;
+pub mod peer;
+pub mod probe;
+pub mod reset;
+pub mod role;
+pub mod schedule;
+pub mod stun;
+pub mod transmit;
+pub mod tunnel;

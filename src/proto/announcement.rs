@@ -1,0 +1,413 @@
+//! What a peer tells the rendezvous: its key, its candidates and whom it has already opened towards; sealed, and bound to the name it
+//! is published under. Publishing and collecting are not here but in `rendezvous`.
+//!
+//! Envelope: `MSHE` | version 1 | key id 4 | nonce 24 | XChaCha20-Poly1305(length u32, JSON, zeros to a multiple of 1 KiB).
+//! Associated data: the run's context, the version and the name. So an announcement that is renamed, replayed from another run
+//! or attempt, or given to another role does not open.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use rand::{Rng, RngCore};
+use serde::{Deserialize, Serialize};
+use x25519_dalek::PublicKey;
+
+use super::candidate::{Candidate, MAX_CANDIDATES};
+use super::key::RunKeys;
+use super::nat::Mapping;
+use super::role::Role;
+
+const MAGIC: &[u8; 4] = b"MSHE";
+const VERSION: u8 = 1;
+const NONCE: usize = 24;
+const HEADER: usize = MAGIC.len() + 1 + 4 + NONCE;
+
+/// Announcements are padded to a multiple of this, so that their length tells little about the run.
+const PAD: usize = 1024;
+
+/// How long an announcement is good for: the longest a hosted workflow job may run.
+pub const LIFETIME: Duration = Duration::from_secs(6 * 3600);
+
+/// How far apart two runners' clocks may be. Ten minutes are seen on machines without time synchronisation.
+const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
+
+/// The protocol that this build speaks. A peer with no version in common is refused by name.
+pub const PROTOCOL: u16 = 1;
+
+/// Random for each process: tells a restarted peer from the one before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Boot([u8; 16]);
+
+impl Boot {
+    /// Drawn from `rng`.
+    pub fn draw(rng: &mut impl RngCore) -> Self {
+        Self(rng.random())
+    }
+}
+
+impl fmt::Debug for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{:02x}{:02x}{:02x}", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}
+
+impl From<Boot> for String {
+    fn from(boot: Boot) -> Self {
+        URL_SAFE_NO_PAD.encode(boot.0)
+    }
+}
+
+impl TryFrom<String> for Boot {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| "a boot nonce has 16 bytes".into())
+    }
+}
+
+/// "I have read this announcement of yours and opened my NAT towards every candidate in it."
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Whose announcement.
+    pub role: Role,
+    /// Which process of theirs.
+    pub boot: Boot,
+    /// Which of its announcements.
+    pub seq: u32,
+}
+
+/// Whether a peer is there to be joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Up, and open to peers.
+    #[default]
+    Open,
+    /// The build is over: whoever comes now is released at once.
+    Closed,
+}
+
+/// One peer's announcement, newest `seq` of a `boot` first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The least and the greatest [`PROTOCOL`] the peer speaks.
+    pub protocol: (u16, u16),
+    /// Who it is.
+    pub role: Role,
+    /// Which process.
+    pub boot: Boot,
+    /// Grows with each announcement of the process.
+    pub seq: u32,
+    /// Unix time in seconds, by the peer's own clock.
+    pub issued_at: u64,
+    /// Likewise; see [`LIFETIME`].
+    pub expires_at: u64,
+    /// The WireGuard static public key, fresh for each process.
+    #[serde(with = "public_key")]
+    pub public_key: PublicKey,
+    /// The overlay prefix as text; peers must agree.
+    pub overlay: String,
+    /// How many compile jobs it runs at once; 0 for a primary.
+    pub slots: u16,
+    /// Which engine runs the compile jobs, as the primary chose; `None` from an aux.
+    #[serde(default)]
+    pub offload: Option<String>,
+    /// Whether it can be joined.
+    #[serde(default)]
+    pub standing: Standing,
+    /// How its NAT maps, as far as it knows.
+    pub mapping: Mapping,
+    /// Where it may be reached, at most [`MAX_CANDIDATES`].
+    pub candidates: Vec<Candidate>,
+    /// What it has read and opened towards.
+    #[serde(default)]
+    pub acks: Vec<Ack>,
+}
+
+impl Announcement {
+    /// Whether it says that it has opened towards announcement `seq` of `boot` at `role`.
+    pub fn acknowledges(&self, role: Role, boot: Boot, seq: u32) -> bool {
+        self.acks.contains(&Ack { role, boot, seq })
+    }
+}
+
+mod public_key {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use x25519_dalek::PublicKey;
+
+    pub(super) fn serialize<S: Serializer>(key: &PublicKey, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&URL_SAFE_NO_PAD.encode(key.as_bytes()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PublicKey, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes: Option<[u8; 32]> = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(PublicKey::from).ok_or_else(|| serde::de::Error::custom("a public key has 32 bytes"))
+    }
+}
+
+/// The name an announcement is published under: `mesh-<attempt>-<role>-<seq>-<nonce>`. The nonce makes each try's name fresh, because
+/// a failed upload may have burnt the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The run's attempt.
+    pub attempt: u32,
+    /// Whose announcement.
+    pub role: Role,
+    /// Its sequence number.
+    pub seq: u32,
+    /// Fresh for each try.
+    pub nonce: u32,
+}
+
+impl Name {
+    /// Reads a name; `None` for anything that `Display` would not write.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix("mesh-")?.split('-');
+        let name = Self {
+            attempt: parts.next()?.parse().ok()?,
+            role: Role::from_slug(parts.next()?)?,
+            seq: parts.next()?.parse().ok()?,
+            nonce: u32::from_str_radix(parts.next()?, 16).ok()?,
+        };
+        (parts.next().is_none() && name.to_string() == text).then_some(name)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mesh-{}-{}-{}-{:08x}", self.attempt, self.role.slug(), self.seq, self.nonce)
+    }
+}
+
+/// Why an announcement was not accepted. Each is counted; none is fatal, since anybody may publish anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Rejected {
+    /// Not an announcement at all, or cut short.
+    #[error("not an announcement")]
+    Foreign,
+    /// Of a version of `mesh` that this one does not know.
+    #[error("of another version of mesh")]
+    Version,
+    /// Sealed with another shared key (M102).
+    #[error("sealed with another key")]
+    OtherKey,
+    /// Altered, or of another run, attempt, role or name (M102).
+    #[error("altered, or of another run")]
+    Unauthentic,
+    /// Authentic, and yet it cannot be read or contradicts its name.
+    #[error("malformed")]
+    Malformed,
+    /// Past its time, or from a clock far ahead of ours (M103).
+    #[error("expired, or from a clock far off")]
+    Stale,
+}
+
+/// Seals for publication under `name`.
+pub fn seal(announcement: &Announcement, keys: &RunKeys, name: &Name, rng: &mut impl RngCore) -> Vec<u8> {
+    let json = serde_json::to_vec(announcement).expect("plain data with text keys always serialises");
+    let mut plain = (json.len() as u32).to_be_bytes().to_vec();
+    plain.extend(json);
+    plain.resize(plain.len().next_multiple_of(PAD), 0);
+
+    let nonce: [u8; NONCE] = rng.random();
+    let sealed = cipher(keys)
+        .encrypt(XNonce::from_slice(&nonce), Payload { msg: &plain, aad: &associated_data(keys, name) })
+        .expect("the cipher takes any length below 256 GiB");
+    [MAGIC, &[VERSION][..], &keys.key_id(), &nonce, &sealed].concat()
+}
+
+/// Opens what was published under `name`, at unix time `now`.
+pub fn open(bytes: &[u8], keys: &RunKeys, name: &Name, now: u64) -> Result<Announcement, Rejected> {
+    let (header, sealed) = bytes.split_at_checked(HEADER).ok_or(Rejected::Foreign)?;
+    let (magic, header) = header.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err(Rejected::Foreign);
+    }
+    if header[0] != VERSION {
+        return Err(Rejected::Version);
+    }
+    let (key_id, nonce) = header[1..].split_at(4);
+    if key_id != keys.key_id() {
+        return Err(Rejected::OtherKey);
+    }
+    let plain = cipher(keys)
+        .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &associated_data(keys, name) })
+        .map_err(|_| Rejected::Unauthentic)?;
+    check(parse(&plain).ok_or(Rejected::Malformed)?, name, now)
+}
+
+fn parse(plain: &[u8]) -> Option<Announcement> {
+    let (len, rest) = plain.split_first_chunk::<4>()?;
+    serde_json::from_slice(rest.get(..u32::from_be_bytes(*len) as usize)?).ok()
+}
+
+fn check(mut announcement: Announcement, name: &Name, now: u64) -> Result<Announcement, Rejected> {
+    if (announcement.role, announcement.seq) != (name.role, name.seq) {
+        return Err(Rejected::Malformed);
+    }
+    let (least, greatest) = announcement.protocol;
+    if !(least..=greatest).contains(&PROTOCOL) {
+        return Err(Rejected::Version);
+    }
+    let skew = CLOCK_SKEW.as_secs();
+    let lifetime = LIFETIME.as_secs();
+    let expired = now > announcement.expires_at.saturating_add(skew) || announcement.expires_at > now + lifetime + skew;
+    if expired || announcement.issued_at > now + skew {
+        return Err(Rejected::Stale);
+    }
+    announcement.candidates.retain(Candidate::is_usable);
+    announcement.candidates.truncate(MAX_CANDIDATES);
+    Ok(announcement)
+}
+
+fn cipher(keys: &RunKeys) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(&keys.announcement().into())
+}
+
+fn associated_data(keys: &RunKeys, name: &Name) -> Vec<u8> {
+    [keys.context(), &[VERSION], name.to_string().as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+
+    use super::super::key::{Context, MasterKey};
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn an_announcement_opens_under_its_own_name() {
+        let (sealed, keys, name) = sealed();
+        assert_eq!(open(&sealed, &keys, &name, NOW), Ok(example()));
+        assert_eq!((sealed.len() - HEADER - 16) % PAD, 0);
+    }
+
+    #[test]
+    fn a_renamed_one_does_not_open() {
+        let (sealed, keys, name) = sealed();
+        let names = [
+            Name { attempt: 2, ..name.clone() },
+            Name { role: Role::Aux(4), ..name.clone() },
+            Name { seq: 8, ..name.clone() },
+            Name { nonce: 1, ..name },
+        ];
+        for name in names {
+            assert_eq!(open(&sealed, &keys, &name, NOW), Err(Rejected::Unauthentic), "{name}");
+        }
+    }
+
+    #[test]
+    fn another_key_and_another_run_are_told_apart() {
+        let (sealed, _, name) = sealed();
+        assert_eq!(open(&sealed, &keys(2, "run"), &name, NOW), Err(Rejected::OtherKey));
+        assert_eq!(open(&sealed, &keys(1, "other run"), &name, NOW), Err(Rejected::Unauthentic));
+    }
+
+    #[test]
+    fn clocks_may_be_ten_minutes_apart_but_not_hours() {
+        let (sealed, keys, name) = sealed();
+        for ok in [NOW - 600, NOW + 600, NOW + LIFETIME.as_secs()] {
+            assert!(open(&sealed, &keys, &name, ok).is_ok(), "{ok}");
+        }
+        for bad in [NOW - 3600, NOW + LIFETIME.as_secs() + 3600] {
+            assert_eq!(open(&sealed, &keys, &name, bad), Err(Rejected::Stale), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unusable_candidates_are_dropped_and_the_rest_kept() {
+        let (_, keys, name) = sealed();
+        let mut announcement = example();
+        announcement.candidates.push(Candidate::host("0.0.0.0:0".parse().expect("an address")));
+        let bytes = seal(&announcement, &keys, &name, &mut ChaCha20Rng::seed_from_u64(1));
+        assert_eq!(open(&bytes, &keys, &name, NOW), Ok(example()));
+    }
+
+    #[test]
+    fn a_protocol_of_the_future_is_refused_by_name() {
+        let (_, keys, name) = sealed();
+        let announcement = Announcement { protocol: (2, 3), ..example() };
+        let bytes = seal(&announcement, &keys, &name, &mut ChaCha20Rng::seed_from_u64(1));
+        assert_eq!(open(&bytes, &keys, &name, NOW), Err(Rejected::Version));
+    }
+
+    #[test]
+    fn names_are_read_only_as_they_are_written() {
+        let name = Name { attempt: 3, role: Role::Aux(11), seq: 2, nonce: 0xbeef };
+        assert_eq!(name.to_string(), "mesh-3-aux11-2-0000beef");
+        assert_eq!(Name::parse("mesh-3-aux11-2-0000beef"), Some(name));
+        for text in
+            ["mesh-3-aux11-2-beef", "mesh-03-aux11-2-0000beef", "mesh-3-aux11-2-0000beef-x", "demo-bundle", "mesh-"]
+        {
+            assert_eq!(Name::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_never_opens(position: prop::sample::Index, bit in 0u8..8) {
+            let (mut sealed, keys, name) = sealed();
+            let at = position.index(sealed.len());
+            sealed[at] ^= 1 << bit;
+            prop_assert!(open(&sealed, &keys, &name, NOW).is_err());
+        }
+
+        #[test]
+        fn a_truncated_one_never_opens(position: prop::sample::Index) {
+            let (sealed, keys, name) = sealed();
+            prop_assert!(open(&sealed[..position.index(sealed.len())], &keys, &name, NOW).is_err());
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes: Vec<u8>, text in ".{0,60}") {
+            let (_, keys, name) = sealed();
+            prop_assert!(open(&bytes, &keys, &name, NOW).is_err());
+            let _ = Name::parse(&text);
+            let _ = parse(&bytes);
+        }
+    }
+
+    fn keys(master: u8, run: &str) -> RunKeys {
+        let context = Context { repository: "1".into(), run: run.into(), attempt: 1 };
+        RunKeys::new(&MasterKey::from_bytes([master; 32]), &context)
+    }
+
+    fn sealed() -> (Vec<u8>, RunKeys, Name) {
+        let (keys, name) = (keys(1, "run"), Name { attempt: 1, role: Role::Aux(3), seq: 7, nonce: 9 });
+        let bytes = seal(&example(), &keys, &name, &mut ChaCha20Rng::seed_from_u64(1));
+        (bytes, keys, name)
+    }
+
+    fn example() -> Announcement {
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        Announcement {
+            protocol: (1, 1),
+            role: Role::Aux(3),
+            boot: Boot::draw(&mut rng),
+            seq: 7,
+            issued_at: NOW,
+            expires_at: NOW + LIFETIME.as_secs(),
+            public_key: PublicKey::from([9; 32]),
+            overlay: "10.77.0.0/16".into(),
+            slots: 4,
+            offload: None,
+            standing: Standing::Open,
+            mapping: Mapping::EndpointIndependent,
+            candidates: vec![Candidate::server_reflexive("198.51.100.7:1024".parse().expect("an address"))],
+            acks: vec![Ack { role: Role::Primary, boot: Boot::draw(&mut rng), seq: 1 }],
+        }
+    }
+}

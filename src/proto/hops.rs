@@ -1,0 +1,68 @@
+//! Which TTL opens our own NATs without reaching the peer's. Sending the packets that find out is not here but in `link::hops`.
+//!
+//! An opening packet must pass every NAT of ours, so that each makes its mapping, and must die before the peer's NAT: there it would
+//! create a flow of its own, and Linux would then give the peer's packets another source port. No retry heals that pair.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::candidate::is_private;
+
+/// The TTL where nothing is known: passes three NATs, the most that a runner is known to sit behind.
+pub const DEFAULT_OPENING_TTL: u8 = 4;
+
+/// The least TTL used: one hop to the NAT, and one to leave it.
+const MIN_OPENING_TTL: u8 = 2;
+
+/// How many hops are worth asking: beyond, the packet is out of every NAT of ours.
+pub const MAX_HOPS: u8 = 8;
+
+/// Chooses from the routers that answered "time exceeded" (RFC 792), by the TTL they answered to.
+///
+/// The first router with a public address lies outside our NATs, so a packet that dies there is enough. A private router
+/// beyond the default means more NATs than usual.
+pub fn opening_ttl(routers: &BTreeMap<u8, IpAddr>) -> u8 {
+    let last_private = routers.iter().filter(|(_, ip)| is_private(**ip)).map(|(ttl, _)| *ttl).max().unwrap_or(0);
+    let first_public = routers.iter().find(|(ttl, ip)| !is_private(**ip) && **ttl > last_private).map(|(ttl, _)| *ttl);
+    let guess = DEFAULT_OPENING_TTL.max(last_private + 1);
+    first_public.map_or(guess, |ttl| ttl.min(guess)).max(MIN_OPENING_TTL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ttl(routers: &[(u8, &str)]) -> u8 {
+        opening_ttl(&routers.iter().map(|(ttl, ip)| (*ttl, ip.parse().expect("an address"))).collect())
+    }
+
+    #[test]
+    fn nothing_known_means_the_default() {
+        assert_eq!(ttl(&[]), DEFAULT_OPENING_TTL);
+    }
+
+    #[test]
+    fn one_nat_is_left_at_the_first_public_router() {
+        assert_eq!(ttl(&[(1, "192.168.1.1"), (2, "198.51.100.1"), (3, "198.51.100.2")]), 2);
+    }
+
+    #[test]
+    fn a_carrier_nat_needs_one_hop_more() {
+        assert_eq!(ttl(&[(1, "192.168.1.1"), (2, "100.64.0.1"), (3, "198.51.100.2")]), 3);
+    }
+
+    #[test]
+    fn a_first_answer_from_far_away_does_not_raise_the_default() {
+        assert_eq!(ttl(&[(7, "198.51.100.1")]), DEFAULT_OPENING_TTL);
+    }
+
+    #[test]
+    fn many_private_routers_raise_it() {
+        assert_eq!(ttl(&[(1, "10.0.0.1"), (5, "10.0.1.1")]), 6);
+    }
+
+    #[test]
+    fn a_public_host_still_leaves_its_first_router() {
+        assert_eq!(ttl(&[(1, "198.51.100.1")]), 2);
+    }
+}

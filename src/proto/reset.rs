@@ -1,0 +1,216 @@
+//! TCP resets on behalf of a peer that is gone, so that no program here waits minutes for it: a build's job whose aux vanished fails
+//! over at once instead of after distcc's 300 s. When a peer is gone is not decided here but in [`super::node`].
+//!
+//! A reset is believed only with the sequence number that the receiver expects next (RFC 9293 section 3.10.7.4, RFC 5961 section 3.2). That
+//! is the acknowledgement number of the last segment that the program's own TCP sent, which we saw on its way into the tunnel; where it is
+//! behind, the program's TCP answers with a challenge that carries the right one, and we reset again.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+const PROTOCOL_TCP: u8 = 6;
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+const IP_HEADER: usize = 20;
+const TCP_HEADER: usize = 20;
+
+/// Connections remembered; a build has one for each running job.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// A segment that a program here has sent into the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    ports: [u8; 4],
+    seq: u32,
+    ack: u32,
+    flags: u8,
+    payload: u32,
+}
+
+/// The destination of an inner IPv4 packet; `None` for anything else.
+pub fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
+    is_ipv4(packet).then(|| Ipv4Addr::from([packet[16], packet[17], packet[18], packet[19]]))
+}
+
+/// The source of an inner IPv4 packet; `None` for anything else.
+pub fn source(packet: &[u8]) -> Option<Ipv4Addr> {
+    is_ipv4(packet).then(|| Ipv4Addr::from([packet[12], packet[13], packet[14], packet[15]]))
+}
+
+fn is_ipv4(packet: &[u8]) -> bool {
+    packet.len() >= IP_HEADER && packet[0] >> 4 == 4
+}
+
+/// The connections that programs here have through the tunnel.
+#[derive(Debug, Default)]
+pub struct Connections {
+    /// By peer address and the two ports; the value is our own address and the last acknowledgement number.
+    open: BTreeMap<(Ipv4Addr, [u8; 4]), (Ipv4Addr, u32)>,
+}
+
+impl Connections {
+    /// Notes a packet on its way into the tunnel.
+    pub fn note(&mut self, packet: &[u8]) {
+        let Some(segment) = parse(packet) else { return };
+        let key = (segment.to, segment.ports);
+        if segment.flags & (RST | FIN) != 0 {
+            self.open.remove(&key);
+        } else if segment.flags & ACK != 0 && (self.open.len() < MAX_CONNECTIONS || self.open.contains_key(&key)) {
+            self.open.insert(key, (segment.from, segment.ack));
+        }
+    }
+
+    /// Resets for every connection to `peer`, as packets that look as if it had sent them.
+    pub fn reset_all(&mut self, peer: Ipv4Addr) -> Vec<Vec<u8>> {
+        let lost: Vec<_> = self.open.range((peer, [0; 4])..=(peer, [255; 4])).map(|(key, to)| (*key, *to)).collect();
+        for (key, _) in &lost {
+            self.open.remove(key);
+        }
+        lost.into_iter().map(|((peer, ports), (here, ack))| reset(peer, here, ports, ack, 0, RST)).collect()
+    }
+}
+
+/// The reset that answers a segment to a peer that is gone; `None` for what is not TCP or is itself a reset.
+pub fn answer(packet: &[u8]) -> Option<Vec<u8>> {
+    let segment = parse(packet)?;
+    if segment.flags & RST != 0 {
+        return None;
+    }
+    let Segment { from, to, ports, .. } = segment;
+    Some(if segment.flags & ACK != 0 {
+        reset(to, from, ports, segment.ack, 0, RST)
+    } else {
+        let length = segment.payload + u32::from(segment.flags & SYN != 0) + u32::from(segment.flags & FIN != 0);
+        reset(to, from, ports, 0, segment.seq.wrapping_add(length), RST | ACK)
+    })
+}
+
+fn parse(packet: &[u8]) -> Option<Segment> {
+    if !is_ipv4(packet) || packet[9] != PROTOCOL_TCP || u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0 {
+        return None;
+    }
+    let tcp = packet.get(usize::from(packet[0] & 0xf) * 4..)?;
+    if tcp.len() < TCP_HEADER {
+        return None;
+    }
+    let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    Some(Segment {
+        from: source(packet)?,
+        to: destination(packet)?,
+        ports: [tcp[0], tcp[1], tcp[2], tcp[3]],
+        seq: word(4),
+        ack: word(8),
+        flags: tcp[13],
+        payload: tcp.len().saturating_sub(usize::from(tcp[12] >> 4) * 4) as u32,
+    })
+}
+
+/// A segment without payload from `peer` to `here`; `ports` are those of the segment it answers.
+fn reset(peer: Ipv4Addr, here: Ipv4Addr, ports: [u8; 4], seq: u32, ack: u32, flags: u8) -> Vec<u8> {
+    let mut packet = vec![0; IP_HEADER + TCP_HEADER];
+    packet[0] = 0x45;
+    packet[3] = (IP_HEADER + TCP_HEADER) as u8;
+    packet[8] = 64;
+    packet[9] = PROTOCOL_TCP;
+    packet[12..16].copy_from_slice(&peer.octets());
+    packet[16..20].copy_from_slice(&here.octets());
+    let checksum = checksum(0, &packet[..IP_HEADER]);
+    packet[10..12].copy_from_slice(&checksum);
+
+    let tcp = &mut packet[IP_HEADER..];
+    tcp[..4].copy_from_slice(&[ports[2], ports[3], ports[0], ports[1]]);
+    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
+    tcp[8..12].copy_from_slice(&ack.to_be_bytes());
+    tcp[12] = (TCP_HEADER as u8 / 4) << 4;
+    tcp[13] = flags;
+    let pseudo = sum(&peer.octets()) + sum(&here.octets()) + u32::from(PROTOCOL_TCP) + TCP_HEADER as u32;
+    let checksum = self::checksum(pseudo, tcp);
+    tcp[16..18].copy_from_slice(&checksum);
+    packet
+}
+
+/// The internet checksum (RFC 1071) of data of even length.
+fn checksum(start: u32, data: &[u8]) -> [u8; 2] {
+    let mut total = start + sum(data);
+    while total >> 16 != 0 {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    (!(total as u16)).to_be_bytes()
+}
+
+fn sum(data: &[u8]) -> u32 {
+    data.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+    const PORTS: [u8; 4] = [0xc0, 0x01, 0x0e, 0x30];
+
+    #[test]
+    fn a_connection_is_reset_at_the_number_its_program_expects_next() {
+        let mut connections = Connections::default();
+        connections.note(&segment(7, 100, ACK));
+        connections.note(&segment(8, 200, ACK));
+        let resets = connections.reset_all(PEER);
+        assert_eq!(resets.len(), 1);
+        let reset = parse(&resets[0]).expect("a TCP segment");
+        assert_eq!((reset.from, reset.to, reset.seq, reset.flags), (PEER, HERE, 200, RST));
+        assert_eq!(reset.ports, [0x0e, 0x30, 0xc0, 0x01]);
+        assert!(connections.reset_all(PEER).is_empty());
+    }
+
+    #[test]
+    fn a_closed_connection_and_those_of_others_are_left_alone() {
+        let mut connections = Connections::default();
+        connections.note(&segment(7, 100, ACK));
+        connections.note(&segment(7, 100, ACK | FIN));
+        assert!(connections.reset_all(PEER).is_empty());
+        connections.note(&segment(7, 100, ACK));
+        assert!(connections.reset_all(Ipv4Addr::new(10, 77, 0, 3)).is_empty());
+    }
+
+    #[test]
+    fn a_new_connection_to_a_peer_that_is_gone_is_refused_as_a_closed_port_would() {
+        let reset = parse(&answer(&segment(41, 0, SYN)).expect("an answer")).expect("a TCP segment");
+        assert_eq!((reset.seq, reset.ack, reset.flags), (0, 42, RST | ACK));
+    }
+
+    #[test]
+    fn a_reset_is_not_answered_with_a_reset() {
+        assert_eq!(answer(&segment(1, 2, RST)), None);
+        assert_eq!(answer(&segment(1, 2, RST | ACK)), None);
+    }
+
+    #[test]
+    fn checksums_are_right() {
+        let packet = answer(&segment(41, 7, ACK)).expect("an answer");
+        assert_eq!(checksum(0, &packet[..IP_HEADER]), [0, 0]);
+        let pseudo = sum(&PEER.octets()) + sum(&HERE.octets()) + 6 + 20;
+        assert_eq!(checksum(pseudo, &packet[IP_HEADER..]), [0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(mut packet in prop::collection::vec(any::<u8>(), 0..80)) {
+            if packet.len() > 10 {
+                (packet[0], packet[9]) = (0x40 | packet[0] & 0xf, PROTOCOL_TCP);
+            }
+            Connections::default().note(&packet);
+            let _ = (answer(&packet), destination(&packet), source(&packet));
+        }
+    }
+
+    fn segment(seq: u32, ack: u32, flags: u8) -> Vec<u8> {
+        reset(HERE, PEER, [PORTS[2], PORTS[3], PORTS[0], PORTS[1]], seq, ack, flags)
+    }
+}

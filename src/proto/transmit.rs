@@ -1,0 +1,42 @@
+//! What machines hand out: datagrams and notices.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::announcement::Announcement;
+use super::nat::Mapping;
+use super::role::Role;
+
+/// A datagram to be sent from the mesh's one socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// The hop limit of this one datagram; `None` is the system's default. Never set on the socket: data of others shares it.
+    pub ttl: Option<u8>,
+    /// The datagram.
+    pub bytes: Vec<u8>,
+}
+
+/// Something the rest of the process should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The STUN round is over. `answers` 0 means that no server answered.
+    Settled { answers: usize, mapping: Mapping, egress: usize, reflexive: Vec<SocketAddr> },
+    /// To be published; the times in it are the publisher's to fill in. It follows the opening datagrams that it promises.
+    Publish(Box<Announcement>),
+    /// The first authenticated packet of this peer came through the tunnel.
+    Up { role: Role, connect: Duration, at: SocketAddr },
+    /// Nothing was heard of a peer for a while.
+    Gone { role: Role, silent: Duration },
+    /// A peer that was gone is heard again.
+    Back { role: Role },
+    /// A peer said goodbye.
+    Left { role: Role },
+    /// The primary has released us, by word or by a closing announcement.
+    Released,
+    /// Another process has our index.
+    Replaced,
+    /// A peer's announcement cannot be used, and why.
+    Unusable { role: Role, why: String },
+}

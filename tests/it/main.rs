@@ -1,0 +1,9 @@
+//! The integration tests that need no kernel's network: a simulated internet in virtual time, and the house rules.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod hostile;
+mod house;
+mod packet;
+mod punch;
+mod sim;

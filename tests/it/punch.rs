@@ -1,0 +1,383 @@
+//! What pairs of hosts must come to on the simulated internet: up, in parallel, in the right order, and apart again. The internet itself
+//! is not here but in [`super::sim`].
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use mesh::proto::node::Node;
+use mesh::proto::probe::Farewell;
+use mesh::proto::role::Role;
+use mesh::proto::transmit::Event;
+use proptest::prelude::*;
+
+use crate::packet::{is_reset, segment};
+use crate::sim::nat::{AZURE, EIM_ADF, EIM_APDF, EIM_EIF, Kind, MASQ, SYMMETRIC};
+use crate::sim::{HostId, Internet, Weather};
+
+const KINDS: [Kind; 3] = [MASQ, AZURE, EIM_APDF];
+
+/// From the start to the last announcement: STUN, and twice the way through the rendezvous.
+const FORMING: Duration = Duration::from_secs(5);
+
+/// Longer than a silent peer may pass for present.
+const GONE: Duration = Duration::from_secs(15);
+
+const PRIMARY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const AUX_0: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+// --- coming up
+
+#[test]
+fn a_star_behind_clash_prone_nats_is_up_within_a_second_of_its_last_announcement() {
+    let mut net = Internet::new(1, Weather::default());
+    star(&mut net, &[MASQ, AZURE, MASQ, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    assert!(net.now - net.last_reading < Duration::from_secs(1));
+}
+
+#[test]
+fn all_aux_come_up_in_parallel() {
+    let mut net = Internet::new(2, Weather::default());
+    let hosts = star(&mut net, &[AZURE; 4]);
+    assert_up_within(&mut net, FORMING);
+    let ups = net.noticed(hosts[0], is_up);
+    assert_eq!(ups.len(), 3);
+    assert!(ups[2] - ups[0] < Duration::from_millis(100), "{ups:?}");
+}
+
+#[test]
+fn every_pair_of_nats_comes_up_with_either_side_as_primary() {
+    for primary in KINDS {
+        for aux in KINDS {
+            let mut net = Internet::new(3, Weather::default());
+            star(&mut net, &[primary, aux]);
+            assert_up_within(&mut net, FORMING);
+            assert!(net.now - net.last_reading < Duration::from_secs(1), "{primary:?} {aux:?}");
+        }
+    }
+}
+
+#[test]
+fn an_aux_that_is_twenty_seconds_late_comes_up_as_fast() {
+    let mut net = Internet::new(4, Weather::default());
+    star(&mut net, &[MASQ, AZURE]);
+    net.run_for(Duration::from_secs(20));
+    net.host(Role::Aux(1), MASQ);
+    assert_up_within(&mut net, FORMING);
+    assert!(net.now - net.last_reading < Duration::from_secs(1));
+}
+
+#[test]
+fn an_aux_whose_primary_is_twenty_seconds_late_waits_for_it() {
+    let mut net = Internet::new(5, Weather::default());
+    net.host(Role::Aux(0), MASQ);
+    net.run_for(Duration::from_secs(20));
+    net.host(Role::Primary, AZURE);
+    assert_up_within(&mut net, FORMING);
+}
+
+#[test]
+fn announcements_that_are_read_again_and_again_change_nothing() {
+    let weather = Weather { readings: 5, rendezvous_jitter: Duration::from_secs(5), ..Weather::default() };
+    let mut net = Internet::new(6, weather);
+    let hosts = star(&mut net, &[MASQ, AZURE, MASQ]);
+    assert_up_within(&mut net, FORMING * 3);
+    net.run_for(Duration::from_secs(10));
+    assert_eq!(net.noticed(hosts[0], is_up).len(), 2, "each aux once");
+    assert_eq!(net.noticed(hosts[1], is_publication).len(), 1, "one answer to one announcement");
+}
+
+#[test]
+fn announcements_may_overtake_each_other() {
+    for seed in 0..20 {
+        let weather = Weather { readings: 2, rendezvous_jitter: Duration::from_secs(8), ..Weather::default() };
+        let mut net = Internet::new(seed, weather);
+        let hosts = star(&mut net, &[AZURE, MASQ, AZURE]);
+        net.run_for(Duration::from_secs(seed % 5));
+        net.kill(hosts[1]);
+        net.host(Role::Aux(0), MASQ);
+        assert_up_within(&mut net, Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn a_lossy_network_delays_a_star_by_seconds_at_most() {
+    for (loss, limit) in [(0.1, Duration::from_secs(6)), (0.3, Duration::from_secs(15))] {
+        for seed in 0..20 {
+            let jitter = Duration::from_millis(50);
+            let mut net = Internet::new(seed, Weather { loss, jitter, duplication: 0.05, ..Weather::default() });
+            star(&mut net, &[MASQ, AZURE, MASQ, AZURE]);
+            assert_up_within(&mut net, limit);
+        }
+    }
+}
+
+#[test]
+fn sixty_four_aux_come_up_within_fifteen_seconds_and_two_hundred_datagrams_for_each() {
+    let weather = Weather { rendezvous_jitter: Duration::from_secs(3), ..Weather::default() };
+    let mut net = Internet::new(8, weather);
+    star(&mut net, &[AZURE; 65]);
+    assert_up_within(&mut net, Duration::from_secs(15));
+    let sent: usize = net.hosts.iter().map(|host| host.sent).sum();
+    assert!(sent < 64 * 200, "{sent} datagrams");
+}
+
+// --- the clash: these show that the simulated internet has what the order guards against
+
+#[test]
+fn when_the_first_opening_datagrams_are_lost_a_clash_keeps_the_pair_apart() {
+    for (kind, up) in [(MASQ, false), (AZURE, false), (EIM_APDF, true)] {
+        let mut net = Internet::new(9, Weather::default());
+        let hosts = star(&mut net, &[AZURE, kind]);
+        net.hosts[hosts[1]].loses_openings = true;
+        net.run_for(Duration::from_secs(4));
+        net.hosts[hosts[1]].loses_openings = false;
+        assert_eq!(net.run_until(Duration::from_secs(25), Internet::all_up), up, "{kind:?}");
+    }
+}
+
+#[test]
+fn opening_datagrams_that_reach_the_peer_keep_the_pair_apart_and_count_as_too_early() {
+    for (kind, up) in [(MASQ, false), (AZURE, false), (EIM_APDF, true)] {
+        let mut net = Internet::new(10, Weather::default());
+        let hosts = star(&mut net, &[kind, MASQ]);
+        net.input(hosts[1], |node, _| node.set_opening_ttl(64));
+        assert_eq!(net.run_until(Duration::from_secs(25), Internet::all_up), up, "{kind:?}");
+        assert_ne!(net.violations, [""; 0]);
+    }
+}
+
+#[test]
+fn the_last_of_the_quick_opening_datagrams_is_enough() {
+    let mut net = Internet::new(18, Weather::default());
+    let hosts = star(&mut net, &[AZURE, MASQ]);
+    net.hosts[hosts[1]].loses_openings = true;
+    assert!(net.run_until(FORMING, |net| !net.noticed(hosts[1], is_publication).is_empty()));
+    net.run_for(Duration::from_millis(700));
+    net.hosts[hosts[1]].loses_openings = false;
+    assert_up_within(&mut net, FORMING);
+}
+
+// --- changes on the way
+
+#[test]
+fn a_primary_whose_mapping_moves_before_it_is_acknowledged_is_found_at_the_new_one() {
+    let mut net = Internet::new(11, Weather { rendezvous: Duration::from_secs(6), ..Weather::default() });
+    let hosts = star(&mut net, &[AZURE, MASQ, AZURE]);
+    net.run_for(Duration::from_secs(2));
+    net.hosts[hosts[0]].nat.rebind();
+    assert_up_within(&mut net, Duration::from_secs(40));
+}
+
+#[test]
+fn a_restarted_aux_takes_the_place_of_the_one_before() {
+    let mut net = Internet::new(13, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    net.kill(hosts[1]);
+    let again = net.host(Role::Aux(0), MASQ);
+    assert!(net.run_until(FORMING, |net| net.hosts[again].up.contains(&Role::Primary)));
+    net.run_for(Duration::from_secs(1));
+    assert_eq!(net.noticed(hosts[0], is_up).len(), 2);
+    deliver_both_ways(&mut net, hosts[0], again);
+}
+
+#[test]
+fn a_second_aux_of_the_same_index_sends_the_first_one_home() {
+    let mut net = Internet::new(14, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    net.host(Role::Aux(0), MASQ);
+    net.run_for(FORMING);
+    assert_eq!(net.noticed(hosts[1], |event| *event == Event::Replaced).len(), 1);
+}
+
+#[test]
+fn a_restarted_primary_gets_every_aux_back() {
+    let mut net = Internet::new(15, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE, MASQ]);
+    assert_up_within(&mut net, FORMING);
+    net.kill(hosts[0]);
+    let again = net.host(Role::Primary, AZURE);
+    assert!(net.run_until(FORMING, |net| net.hosts[again].up.len() == 2), "{}", story(&net));
+    assert_eq!(net.violations, [""; 0]);
+    deliver_both_ways(&mut net, again, hosts[1]);
+}
+
+#[test]
+fn announcements_read_before_the_own_address_is_known_count_by_age_and_not_by_order() {
+    for seed in 0..20 {
+        let weather =
+            Weather { rendezvous_jitter: Duration::from_millis(30), rendezvous: Duration::ZERO, ..Weather::default() };
+        let mut net = Internet::new(seed, weather);
+        let hosts = star(&mut net, &[MASQ, AZURE]);
+        assert_up_within(&mut net, FORMING);
+        net.close(hosts[0], Farewell::Released);
+        net.run_for(FORMING);
+        net.kill(hosts[0]);
+        let late = net.host(Role::Aux(1), AZURE);
+        net.run_for(FORMING);
+        assert_eq!(net.noticed(late, is_release).len(), 1, "seed {seed}: {}", story(&net));
+        assert_eq!(net.noticed(late, is_publication).len(), 0, "seed {seed}: nobody is there to read it");
+    }
+}
+
+// --- going apart
+
+#[test]
+fn a_goodbye_releases_everybody_in_two_seconds_though_three_in_ten_datagrams_are_lost() {
+    for seed in 0..20 {
+        let mut net =
+            Internet::new(seed, Weather { loss: 0.3, rendezvous: Duration::from_secs(3), ..Weather::default() });
+        let hosts = star(&mut net, &[MASQ, AZURE, MASQ, AZURE]);
+        assert_up_within(&mut net, Duration::from_secs(20));
+        net.close(hosts[0], Farewell::Released);
+        assert!(net.run_until(Duration::from_secs(2), |net| net.hosts[hosts[0]].node.is_closed()));
+        for aux in &hosts[1..] {
+            assert_eq!(net.noticed(*aux, is_release).len(), 1, "seed {seed}: {}", story(&net));
+        }
+    }
+}
+
+#[test]
+fn a_primary_is_told_when_an_aux_leaves() {
+    let mut net = Internet::new(16, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE, MASQ]);
+    assert_up_within(&mut net, FORMING);
+    net.close(hosts[1], Farewell::Leaving);
+    assert!(net.run_until(Duration::from_secs(1), |net| net.hosts[hosts[1]].node.is_closed()));
+    assert_eq!(net.noticed(hosts[0], |event| *event == Event::Left { role: Role::Aux(0) }).len(), 1);
+    assert!(net.hosts[hosts[0]].up.contains(&Role::Aux(1)));
+}
+
+#[test]
+fn a_silent_peer_is_gone_and_its_connections_are_reset() {
+    let mut net = Internet::new(17, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    net.input(hosts[0], |node, now| node.handle_inner(now, &segment(PRIMARY, AUX_0, 4711)));
+    net.kill(hosts[1]);
+    net.run_for(GONE);
+    assert_eq!(net.noticed(hosts[0], |event| matches!(event, Event::Gone { role: Role::Aux(0), .. })).len(), 1);
+    assert_eq!(net.hosts[hosts[0]].inner.len(), 1);
+    assert!(is_reset(&net.hosts[hosts[0]].inner[0], AUX_0, 4711));
+}
+
+#[test]
+fn a_late_aux_of_a_closed_primary_is_released_at_once_in_whatever_order_it_reads() {
+    for seed in 0..20 {
+        let rendezvous_jitter = Duration::from_secs(seed % 4);
+        let mut net = Internet::new(seed, Weather { rendezvous_jitter, ..Weather::default() });
+        let hosts = star(&mut net, &[MASQ, AZURE]);
+        assert_up_within(&mut net, FORMING * 2);
+        net.close(hosts[0], Farewell::Released);
+        net.run_until(FORMING, |net| net.hosts[hosts[0]].node.is_closed());
+        net.kill(hosts[0]);
+        let late = net.host(Role::Aux(1), AZURE);
+        let released = |net: &Internet| !net.noticed(late, is_release).is_empty();
+        assert!(net.run_until(FORMING, released), "seed {seed}: {}", story(&net));
+    }
+}
+
+// --- whatever happens
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_full_ttl_datagram_leaves_for_a_peer_that_has_neither_acknowledged_us_nor_been_heard(
+        seed: u64,
+        weather in weathers(),
+        kinds in prop::collection::vec(kinds(), 2..5),
+        moves in prop::collection::vec((0..4usize, 0..15u64), 0..3),
+    ) {
+        let mut net = Internet::new(seed, weather);
+        let hosts = star(&mut net, &kinds);
+        for (host, after) in moves {
+            net.run_for(Duration::from_secs(after));
+            net.hosts[hosts[host % hosts.len()]].nat.rebind();
+        }
+        net.run_for(Duration::from_secs(12));
+        prop_assert_eq!(&net.violations, &[""; 0]);
+    }
+
+    #[test]
+    fn every_star_of_punchable_nats_comes_up(
+        seed: u64,
+        weather in weathers(),
+        kinds in prop::collection::vec(punchable_kinds(), 2..5),
+    ) {
+        let mut net = Internet::new(seed, weather);
+        star(&mut net, &kinds);
+        prop_assert!(net.run_until(Duration::from_secs(40), Internet::all_up), "{}", story(&net));
+        prop_assert_eq!(&net.violations, &[""; 0]);
+    }
+}
+
+fn punchable_kinds() -> impl Strategy<Value = Kind> {
+    prop::sample::select(vec![MASQ, AZURE, EIM_APDF, EIM_ADF, EIM_EIF])
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop::sample::select(vec![MASQ, AZURE, EIM_APDF, EIM_ADF, EIM_EIF, SYMMETRIC])
+}
+
+fn weathers() -> impl Strategy<Value = Weather> {
+    let ms = |range: std::ops::Range<u64>| Strategy::prop_map(range, Duration::from_millis);
+    (ms(1..200), ms(0..150), 0.0..0.15, 0.0..0.2, ms(1000..3000), ms(0..4000), 1..3usize).prop_map(
+        |(latency, jitter, loss, duplication, rendezvous, rendezvous_jitter, readings)| Weather {
+            latency,
+            jitter,
+            loss,
+            duplication,
+            rendezvous,
+            rendezvous_jitter,
+            readings,
+        },
+    )
+}
+
+/// A primary behind the first of `kinds`, and an aux behind each of the others.
+fn star(net: &mut Internet, kinds: &[Kind]) -> Vec<HostId> {
+    let role = |number: usize| Role::from_number(number as u16).expect("a small number");
+    kinds.iter().enumerate().map(|(number, kind)| net.host(role(number), *kind)).collect()
+}
+
+fn assert_up_within(net: &mut Internet, limit: Duration) {
+    assert!(net.run_until(limit, Internet::all_up), "{}", story(net));
+    assert_eq!(net.violations, [""; 0]);
+}
+
+/// What every host noticed, for a failure's message.
+fn story(net: &Internet) -> String {
+    let line = |id: HostId| {
+        let notices = net.hosts[id].events.iter().map(|(_, event)| format!("{event:?}").chars().take(40).collect());
+        let dropped = net.hosts[id].node.dropped();
+        format!("{}: {} {dropped:?}", net.hosts[id].role, notices.collect::<Vec<String>>().join("; "))
+    };
+    (0..net.hosts.len()).map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn deliver_both_ways(net: &mut Internet, primary: HostId, aux: HostId) {
+    let address = |role: Role| Ipv4Addr::new(10, 77, 0, role.number() as u8 + 1);
+    let (here, there) = (PRIMARY, address(net.hosts[aux].role));
+    let (out, back) = (segment(here, there, 1), segment(there, here, 2));
+    let send = |packet: Vec<u8>| move |node: &mut Node, now| node.handle_inner(now, &packet);
+    net.input(primary, send(out.clone()));
+    net.input(aux, send(back.clone()));
+    net.run_for(Duration::from_secs(1));
+    assert!(net.hosts[aux].inner.contains(&out), "{}", story(net));
+    assert!(net.hosts[primary].inner.contains(&back), "{}", story(net));
+}
+
+fn is_up(event: &Event) -> bool {
+    matches!(event, Event::Up { .. })
+}
+
+fn is_publication(event: &Event) -> bool {
+    matches!(event, Event::Publish(_))
+}
+
+fn is_release(event: &Event) -> bool {
+    *event == Event::Released
+}

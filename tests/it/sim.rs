@@ -1,0 +1,436 @@
+//! A simulated internet in virtual time: hosts with a node each behind modelled NATs, two STUN servers, and a rendezvous. What must
+//! happen on it is not here but in [`super::punch`].
+//!
+//! A host is `TO_OWN_NAT` hops behind its NAT, and NATs are `BETWEEN_NATS` hops apart; so a TTL decides whether a datagram passes its own
+//! NAT and whether it reaches the peer's. boringtun alone reads the real clock: stories stay below a minute of virtual time.
+
+pub mod nat;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytecodec::{DecodeExt, EncodeExt};
+use mesh::proto::announcement::{self, Announcement, Boot, LIFETIME, Name};
+use mesh::proto::key::{Context, MasterKey, RunKeys, Secret};
+use mesh::proto::node::{Config, Node};
+use mesh::proto::overlay::Prefix;
+use mesh::proto::probe::Farewell;
+use mesh::proto::role::Role;
+use mesh::proto::transmit::{Event, Transmit};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use stun_codec::rfc5389::Attribute;
+use stun_codec::rfc5389::attributes::XorMappedAddress;
+use stun_codec::rfc5389::methods::BINDING;
+use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder};
+
+use self::nat::{Kind, Nat};
+
+const TO_OWN_NAT: u8 = 1;
+const BETWEEN_NATS: u8 = 8;
+const DEFAULT_TTL: u8 = 64;
+const STUN: [&str; 2] = ["192.0.2.1:3478", "192.0.2.2:3478"];
+const UNIX_START: u64 = 1_800_000_000;
+
+/// More inputs than this in one instant mean that some timeout never passes.
+const STUCK: usize = 100_000;
+
+/// A host by its number.
+pub type HostId = usize;
+
+/// What the network does to datagrams, and the rendezvous to announcements.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// One way between any two hosts, at least.
+    pub latency: Duration,
+    /// And at most so much more: datagrams overtake each other.
+    pub jitter: Duration,
+    /// The share of datagrams lost, half of them before they reach their own NAT.
+    pub loss: f64,
+    /// The share that arrives twice.
+    pub duplication: f64,
+    /// From publication to when others have read it, at least.
+    pub rendezvous: Duration,
+    /// And at most so much more: announcements overtake each other.
+    pub rendezvous_jitter: Duration,
+    /// How often everyone reads each announcement.
+    pub readings: usize,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(20),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplication: 0.0,
+            rendezvous: Duration::from_secs(1),
+            rendezvous_jitter: Duration::ZERO,
+            readings: 1,
+        }
+    }
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Host {
+    /// Who it is in the mesh.
+    pub role: Role,
+    /// Its state machine.
+    pub node: Node,
+    /// What it noticed, and when.
+    pub events: Vec<(Instant, Event)>,
+    /// What came out of its tunnel.
+    pub inner: Vec<Vec<u8>>,
+    /// How many datagrams it sent.
+    pub sent: usize,
+    /// Who is up, by the notices alone.
+    pub up: BTreeSet<Role>,
+    /// Its low-TTL datagrams vanish before they reach its NAT.
+    pub loses_openings: bool,
+    /// Its NAT.
+    pub nat: Nat,
+    alive: bool,
+    seq: u32,
+    heard: BTreeSet<SocketAddr>,
+    read: BTreeMap<Role, (Announcement, u64)>,
+}
+
+#[derive(Debug, Clone)]
+struct Published {
+    name: Name,
+    bytes: Vec<u8>,
+    born: u64,
+}
+
+#[derive(Debug)]
+enum Delivery {
+    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Announcement { host: HostId, published: Published },
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Internet {
+    /// The time.
+    pub now: Instant,
+    /// The machines, by [`HostId`].
+    pub hosts: Vec<Host>,
+    /// When an announcement was read last.
+    pub last_reading: Instant,
+    /// Each full-TTL datagram that left too early.
+    pub violations: Vec<String>,
+    /// Each datagram that came to a NAT, and where from.
+    pub overheard: Vec<(SocketAddr, Vec<u8>)>,
+    start: Instant,
+    weather: Weather,
+    rng: ChaCha20Rng,
+    queue: BTreeMap<(Instant, u64), Delivery>,
+    queued: u64,
+    published: Vec<Published>,
+    births: Vec<Boot>,
+    steps_now: usize,
+}
+
+impl Internet {
+    /// An empty one, whose every chance follows from `seed`.
+    pub fn new(seed: u64, weather: Weather) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            hosts: vec![],
+            last_reading: now,
+            violations: vec![],
+            overheard: vec![],
+            start: now,
+            weather,
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            queue: BTreeMap::new(),
+            queued: 0,
+            published: vec![],
+            births: vec![],
+            steps_now: 0,
+        }
+    }
+
+    /// A machine that starts now, and will read everything that was published before.
+    pub fn host(&mut self, role: Role, kind: Kind) -> HostId {
+        let id = self.hosts.len();
+        let config = self.config(id, role);
+        let nat = Nat::new(kind, outside(id), config.hosts[0].port());
+        self.hosts.push(Host {
+            role,
+            node: Node::new(self.now, config),
+            events: vec![],
+            inner: vec![],
+            sent: 0,
+            up: BTreeSet::new(),
+            loses_openings: false,
+            nat,
+            alive: true,
+            seq: 0,
+            heard: BTreeSet::new(),
+            read: BTreeMap::new(),
+        });
+        for published in self.published.clone() {
+            self.deliver_announcement(id, published);
+        }
+        self.input(id, |node, now| node.handle_timeout(now));
+        id
+    }
+
+    /// Runs until `done`; false when that has not come within `limit`.
+    pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let deadline = self.now + limit;
+        while !done(self) {
+            let Some(next) = self.next().filter(|at| *at <= deadline) else {
+                self.now = deadline;
+                return done(self);
+            };
+            self.step(next);
+        }
+        true
+    }
+
+    /// Runs for so long.
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Whether the primary and every aux that is alive have each other up.
+    pub fn all_up(&self) -> bool {
+        let alive = || self.hosts.iter().filter(|host| host.alive);
+        let Some(primary) = alive().find(|host| host.role == Role::Primary) else { return false };
+        let mut aux = alive().filter(|host| host.role != Role::Primary);
+        aux.all(|aux| aux.up.contains(&Role::Primary) && primary.up.contains(&aux.role))
+    }
+
+    /// Gives a host's node something to do, and sends what comes of it.
+    pub fn input(&mut self, id: HostId, input: impl FnOnce(&mut Node, Instant)) {
+        input(&mut self.hosts[id].node, self.now);
+        self.drain(id);
+    }
+
+    /// A host begins to leave.
+    pub fn close(&mut self, id: HostId, farewell: Farewell) {
+        self.input(id, |node, now| node.close(now, farewell));
+    }
+
+    /// A host vanishes without a word.
+    pub fn kill(&mut self, id: HostId) {
+        self.hosts[id].alive = false;
+    }
+
+    /// When a host noticed something, counted from the beginning.
+    pub fn noticed(&self, id: HostId, what: impl Fn(&Event) -> bool) -> Vec<Duration> {
+        self.hosts[id].events.iter().filter(|(_, event)| what(event)).map(|(at, _)| *at - self.start).collect()
+    }
+
+    fn config(&mut self, id: HostId, role: Role) -> Config {
+        Config {
+            role,
+            keys: keys(),
+            secret: Secret(self.rng.random()),
+            seed: Secret(self.rng.random()),
+            overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16),
+            slots: 4,
+            offload: None,
+            hosts: vec![SocketAddr::from((Ipv4Addr::new(192, 168, 1, 2), 40000 + id as u16))],
+            stun: stun_servers().to_vec(),
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let delivery = self.queue.keys().next().map(|(at, _)| *at);
+        let timeouts = self.hosts.iter().filter(|host| host.alive).filter_map(|host| host.node.poll_timeout());
+        timeouts.chain(delivery).min().map(|at| at.max(self.now))
+    }
+
+    fn step(&mut self, now: Instant) {
+        self.steps_now = if now == self.now { self.steps_now + 1 } else { 0 };
+        assert!(self.steps_now < STUCK, "a timeout never passes at {:?}", now - self.start);
+        self.now = now;
+        if self.queue.keys().next().is_some_and(|(at, _)| *at <= now) {
+            match self.queue.pop_first().expect("it has a first key").1 {
+                Delivery::Datagram { from, to, bytes } => self.arrive(from, to, &bytes),
+                Delivery::Announcement { host, published } => self.read(host, &published),
+            }
+            return;
+        }
+        for id in 0..self.hosts.len() {
+            if self.hosts[id].alive && self.hosts[id].node.poll_timeout().is_some_and(|at| at <= now) {
+                self.input(id, |node, now| node.handle_timeout(now));
+            }
+        }
+    }
+
+    /// In the order that [`Node`] asks for.
+    fn drain(&mut self, id: HostId) {
+        while let Some(transmit) = self.hosts[id].node.poll_transmit() {
+            self.send(id, transmit);
+        }
+        while let Some(packet) = self.hosts[id].node.poll_inner() {
+            self.hosts[id].inner.push(packet);
+        }
+        while let Some(event) = self.hosts[id].node.poll_event() {
+            self.notice(id, event);
+        }
+    }
+
+    fn send(&mut self, id: HostId, transmit: Transmit) {
+        let Transmit { to, ttl, bytes } = transmit;
+        let ttl = ttl.unwrap_or(DEFAULT_TTL);
+        let reaches = ttl >= TO_OWN_NAT + BETWEEN_NATS;
+        if reaches && !stun_servers().contains(&to) && !self.hosts[id].may_send_to(to) {
+            self.violations.push(format!("{} to {to} at {:?}", self.hosts[id].role, self.now - self.start));
+        }
+        let Weather { loss, duplication, .. } = self.weather;
+        let (lost, lost_at_home, twice) =
+            (self.rng.random_bool(loss), self.rng.random_bool(0.5), self.rng.random_bool(duplication));
+        let host = &mut self.hosts[id];
+        host.sent += 1;
+        let at_home = lost && lost_at_home || host.loses_openings && !reaches;
+        if at_home || ttl <= TO_OWN_NAT || is_private(to) {
+            return;
+        }
+        let from = host.nat.outbound(self.now, to);
+        for _ in 0..if lost || !reaches { 0 } else { 1 + usize::from(twice) } {
+            self.fly(from, to, bytes.clone());
+        }
+    }
+
+    fn fly(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let at = self.now + self.weather.latency + self.weather.jitter.mul_f64(self.rng.random());
+        self.enqueue(at, Delivery::Datagram { from, to, bytes });
+    }
+
+    fn enqueue(&mut self, at: Instant, delivery: Delivery) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), delivery);
+    }
+
+    fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        if stun_servers().contains(&to) {
+            return self.fly(to, from, binding_response(bytes, from));
+        }
+        let Some(id) = (0..self.hosts.len()).find(|id| to.ip() == outside(*id)) else { return };
+        self.overheard.push((from, bytes.to_vec()));
+        let host = &mut self.hosts[id];
+        if !host.nat.inbound(self.now, from, to.port()) || !host.alive {
+            return;
+        }
+        let dropped = |node: &Node| node.dropped().values().sum::<u64>();
+        let before = dropped(&host.node);
+        host.node.handle_datagram(self.now, from, bytes);
+        if dropped(&host.node) == before {
+            host.heard.insert(from);
+        }
+        self.drain(id);
+    }
+
+    fn notice(&mut self, id: HostId, event: Event) {
+        let host = &mut self.hosts[id];
+        match &event {
+            Event::Publish(announcement) => {
+                host.seq = announcement.seq;
+                self.publish(id, (**announcement).clone());
+            }
+            Event::Up { role, .. } | Event::Back { role } => {
+                host.up.insert(*role);
+            }
+            Event::Gone { role, .. } | Event::Left { role } => {
+                host.up.remove(role);
+            }
+            Event::Released | Event::Replaced => {
+                host.up.remove(&Role::Primary);
+            }
+            Event::Settled { .. } | Event::Unusable { .. } => {}
+        }
+        self.hosts[id].events.push((self.now, event));
+    }
+
+    fn publish(&mut self, by: HostId, mut announcement: Announcement) {
+        announcement.issued_at = self.unix_now();
+        announcement.expires_at = announcement.issued_at + LIFETIME.as_secs();
+        if !self.births.contains(&announcement.boot) {
+            self.births.push(announcement.boot);
+        }
+        let born = self.births.iter().position(|boot| *boot == announcement.boot).expect("just made sure") as u64;
+        let name = Name { attempt: 1, role: announcement.role, seq: announcement.seq, nonce: self.rng.random() };
+        let bytes = announcement::seal(&announcement, &keys(), &name, &mut self.rng);
+        let published = Published { name, bytes, born };
+        self.published.push(published.clone());
+        for id in (0..self.hosts.len()).filter(|id| *id != by) {
+            self.deliver_announcement(id, published.clone());
+        }
+    }
+
+    fn deliver_announcement(&mut self, host: HostId, published: Published) {
+        for _ in 0..self.weather.readings {
+            let late = self.weather.rendezvous_jitter.mul_f64(self.rng.random());
+            let at = self.now + self.weather.rendezvous + late;
+            self.enqueue(at, Delivery::Announcement { host, published: published.clone() });
+        }
+    }
+
+    fn read(&mut self, id: HostId, published: &Published) {
+        let Published { name, bytes, born } = published;
+        if !self.hosts[id].alive {
+            return;
+        }
+        let announcement = announcement::open(bytes, &keys(), name, self.unix_now()).expect("it was sealed so");
+        self.last_reading = self.now;
+        self.hosts[id].remember(announcement.clone(), *born);
+        self.input(id, |node, now| node.handle_announcement(now, announcement, *born));
+    }
+
+    fn unix_now(&self) -> u64 {
+        UNIX_START + (self.now - self.start).as_secs()
+    }
+}
+
+impl Host {
+    /// The rule, by what this host was told and by what came in, not by what its node believes.
+    fn may_send_to(&self, to: SocketAddr) -> bool {
+        let acknowledged = |announcement: &Announcement| {
+            announcement.acknowledges(self.role, self.node.boot(), self.seq)
+                && announcement.candidates.iter().any(|candidate| candidate.addr == to)
+        };
+        self.heard.contains(&to) || self.read.values().any(|(announcement, _)| acknowledged(announcement))
+    }
+
+    fn remember(&mut self, announcement: Announcement, born: u64) {
+        let order = |announcement: &Announcement, born: u64| (born, announcement.seq);
+        let newest = self.read.get(&announcement.role).map(|(known, born)| order(known, *born));
+        if newest < Some(order(&announcement, born)) {
+            self.read.insert(announcement.role, (announcement, born));
+        }
+    }
+}
+
+fn keys() -> RunKeys {
+    let context = Context { repository: "1".into(), run: "1".into(), attempt: 1 };
+    RunKeys::new(&MasterKey::from_bytes([7; 32]), &context)
+}
+
+fn stun_servers() -> [SocketAddr; 2] {
+    STUN.map(|server| server.parse().expect("an address"))
+}
+
+fn outside(id: HostId) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 1).to_bits() + id as u32)
+}
+
+/// Every host has a network of its own: nobody is reached by an inside address.
+fn is_private(to: SocketAddr) -> bool {
+    matches!(to.ip(), std::net::IpAddr::V4(ip) if ip.is_private())
+}
+
+/// What a STUN server answers (RFC 8489 section 6.3.1).
+fn binding_response(request: &[u8], from: SocketAddr) -> Vec<u8> {
+    let request = MessageDecoder::<Attribute>::new().decode_from_bytes(request).expect("whole").expect("well-formed");
+    let mut answer = Message::<Attribute>::new(MessageClass::SuccessResponse, BINDING, request.transaction_id());
+    answer.add_attribute(XorMappedAddress::new(from));
+    MessageEncoder::new().encode_into_bytes(answer).expect("it encodes")
+}
