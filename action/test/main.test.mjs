@@ -251,7 +251,17 @@ async function called(job, verb, deadline = Date.now() + 20_000) {
   }
 }
 
-function tell(control, word) {
+// A socket is a file before it listens, so a refusal only means that it is too early.
+async function tell(control, word, deadline = Date.now() + 20_000) {
+  for (;;) {
+    const error = await said(control, word).then(() => null, (error) => error);
+    if (!error) return;
+    if (error.code !== 'ECONNREFUSED' || Date.now() > deadline) throw error;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+
+function said(control, word) {
   return new Promise((done, fail) => {
     const socket = net.connect(control, () => socket.write(word, () => (word === 'hello' ? done(socket.destroy()) : undefined)));
     socket.resume();

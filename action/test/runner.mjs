@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { spawn } from 'node:child_process';
 
 const ACTION = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
+const SERVING = ['primary', 'aux'];
 const COMMAND_FILES = ['GITHUB_STATE', 'GITHUB_OUTPUT', 'GITHUB_ENV', 'GITHUB_PATH', 'GITHUB_STEP_SUMMARY'];
 
 export const STAND_IN = path.join(ACTION, 'test', 'stand-in.mjs');
@@ -22,7 +23,16 @@ export class Job {
     this.record = path.join(this.dir, 'record');
     this.inputs = inputs;
     this.env = env;
-    test.after(() => fs.rmSync(this.dir, { recursive: true, force: true }));
+    this.steps = [];
+    test.after(() => this.#end());
+  }
+
+  // A test that failed half way leaves steps and a daemon behind, which would keep the whole test run from ending.
+  async #end() {
+    for (const { child } of this.steps) child.kill('SIGKILL');
+    await Promise.all(this.steps.map((step) => step.ended));
+    for (const { pid } of SERVING.flatMap((verb) => this.calls(verb))) if (runs(pid)) process.kill(pid, 'SIGKILL');
+    fs.rmSync(this.dir, { recursive: true, force: true });
   }
 
   /** Starts main.js; `step.ended` gives its exit code and output. */
@@ -44,7 +54,9 @@ export class Job {
     }
     const inputs = Object.fromEntries(Object.entries(this.inputs).map(([k, v]) => [`INPUT_${k.toUpperCase()}`, String(v)]));
     const env = { ...this.#variables(), ...files, ...inputs, ...state, ...this.env };
-    return new Step(spawn(process.execPath, [path.join(ACTION, script)], { env, ...options }));
+    const step = new Step(spawn(process.execPath, [path.join(ACTION, script)], { env, ...options }));
+    this.steps.push(step);
+    return step;
   }
 
   #variables() {

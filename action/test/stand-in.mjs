@@ -14,7 +14,7 @@ const { SUDO_UID, SUDO_GID } = process.env;
 
 if (process.env.MESH_RECORD) {
   const key = rest.includes('--key-file') ? fs.readFileSync(flag('--key-file'), 'utf8') : null;
-  fs.appendFileSync(process.env.MESH_RECORD, `${JSON.stringify({ verb, argv: process.argv, env: process.env, key })}\n`);
+  fs.appendFileSync(process.env.MESH_RECORD, `${JSON.stringify({ verb, pid: process.pid, argv: process.argv, env: process.env, key })}\n`);
 }
 
 const verbs = { '--version': version, primary: serve, aux: serve, wait: () => ask('wait'), leave: () => ask('leave'), env };
