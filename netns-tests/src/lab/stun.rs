@@ -1,11 +1,12 @@
 //! The STUN server (coturn) and a Binding request made by hand, so that tests do not check `mesh` by `mesh`. Not here: TURN.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{Netns, Server, wait_until};
 
@@ -32,6 +33,7 @@ const HEADER: usize = 20;
 pub(super) struct StunServer {
     child: Child,
     addrs: [Ipv4Addr; 2],
+    log: File,
 }
 
 impl StunServer {
@@ -39,6 +41,7 @@ impl StunServer {
     pub(super) fn start(server: &Server, from: &Netns) -> Result<Self> {
         let [first, second] = server.addrs().map(|addr| format!("--listening-ip={addr}"));
         let ports = [format!("--listening-port={PORT}"), format!("--alt-listening-port={ALTERNATE_PORT}")];
+        let log = tempfile::tempfile().context("make a file for the words of turnserver")?;
         let child = server
             .command("turnserver")
             .args([
@@ -55,11 +58,11 @@ impl StunServer {
             .args([first, second])
             .args(ports)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
             .spawn()
             .context("start turnserver")?;
-        let mut stun = Self { child, addrs: server.addrs() };
+        let mut stun = Self { child, addrs: server.addrs(), log };
         stun.wait_until_up(from)?;
         Ok(stun)
     }
@@ -75,16 +78,24 @@ impl StunServer {
         }
     }
 
+    fn last_words(&self) -> String {
+        let mut text = vec![];
+        let read = (&self.log).rewind().and_then(|()| (&self.log).read_to_end(&mut text));
+        read.map_or_else(|error| error.to_string(), |_| last_line(&String::from_utf8_lossy(&text)).to_string())
+    }
+
     fn wait_until_up(&mut self, from: &Netns) -> Result<()> {
         let socket = from.udp_socket(0)?;
         let addrs = self.addrs();
         wait_until(START_DEADLINE, "turnserver to answer", || match self.child.try_wait() {
-            Ok(Some(status)) => {
-                Some(Err(anyhow::anyhow!("turnserver ended at once with {status}\n\nhint: install the package coturn")))
-            }
+            Ok(Some(status)) => Some(Err(anyhow!("turnserver ended at once with {status}: {}", self.last_words()))),
             _ => addrs.iter().all(|addr| ask(&socket, *addr, REPEAT).is_ok()).then_some(Ok(())),
         })?
     }
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing")
 }
 
 /// What a Binding response says.
