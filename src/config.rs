@@ -13,7 +13,8 @@ use clap::{Args, ValueEnum};
 
 use crate::exit::{Exit, Failure};
 use crate::log;
-use crate::proto::key::{Context, KeyError, MIN_PASSPHRASE, MasterKey, RunKeys};
+use crate::proto::key::{Context, KeyError, MIN_PASSPHRASE};
+use crate::proto::keyring::KeyRing;
 use crate::proto::overlay::Prefix;
 use crate::proto::role::Role;
 
@@ -87,7 +88,7 @@ pub struct CommonArgs {
     /// Where the runners find each other: github, or dir:PATH
     #[arg(long, env = "MESH_RENDEZVOUS", value_name = "github|dir:PATH")]
     pub rendezvous: Option<RendezvousChoice>,
-    /// A file with the shared key; else the key is taken from MESH_KEY or ENCRYPTION_KEY
+    /// A file with the shared key, and while keys are rotated the previous one on a second line; else MESH_KEY or ENCRYPTION_KEY
     #[arg(long, value_name = "PATH")]
     pub key_file: Option<PathBuf>,
     /// STUN servers to ask, instead of a list of public ones
@@ -195,13 +196,10 @@ impl CommonArgs {
         }
     }
 
-    /// The run's keys, from the key file or the environment. True where the key was a passphrase.
-    pub fn keys(&self, env: Env<'_>) -> Result<(RunKeys, bool), Failure> {
+    /// The run's keys, from the key file or the environment. True where a key was a passphrase.
+    pub fn keys(&self, env: Env<'_>) -> Result<(KeyRing, bool), Failure> {
         let (text, source) = self.key_text(env)?;
-        let context = self.context(env);
-        let (master, passphrase) =
-            MasterKey::parse(&text, &context.repository).map_err(|error| bad_key(&error, &source))?;
-        Ok((RunKeys::new(&master, &context), passphrase))
+        KeyRing::parse(&text, &self.context(env)).map_err(|error| bad_key(&error, &source))
     }
 
     /// The servers to ask.
@@ -256,6 +254,7 @@ fn read_bounded(path: &std::path::Path) -> std::io::Result<String> {
 fn bad_key(error: &KeyError, source: &str) -> Failure {
     let hint = match error {
         KeyError::Short(_) => format!("`mesh keygen` prints a good one; a passphrase needs {MIN_PASSPHRASE} bytes"),
+        KeyError::TooMany(_) => "keep the current key on the first line and the previous one on the second".into(),
         KeyError::Empty | KeyError::Malformed(_) => "`mesh keygen` prints a good one; copy the whole line".into(),
     };
     Failure::new(Exit::NoKey, "M101", format!("{source} cannot be used: {error}"), hint)

@@ -19,7 +19,8 @@ use crate::link::socket::Socket;
 use crate::link::tun::Tun;
 use crate::proto::announcement::Announcement;
 use crate::proto::nat::Mapping;
-use crate::proto::node::{Node, PeerView};
+use crate::proto::node::Node;
+use crate::proto::peer::PeerView;
 use crate::proto::probe::Farewell;
 use crate::proto::transmit::Event;
 

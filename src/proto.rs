@@ -9,6 +9,7 @@ pub mod candidate;
 pub mod filtering;
 pub mod hops;
 pub mod key;
+pub mod keyring;
 pub mod nat;
 pub mod node;
 pub mod overlay;

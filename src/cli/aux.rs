@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::link::clock;
 use crate::offload::distccd::{self, Distccd};
 use crate::offload::stats;
-use crate::proto::node::PeerView;
+use crate::proto::peer::PeerView;
 use crate::proto::probe::Farewell;
 use crate::proto::role::Role;
 use crate::proto::transmit::Event;

@@ -17,7 +17,7 @@ use crate::offload::hosts::{Aux, Hosts};
 use crate::offload::stats::{self, JobCounter};
 use crate::offload::{distccd, hosts_file, links, search, tally};
 use crate::privilege::Caller;
-use crate::proto::node::PeerView;
+use crate::proto::peer::PeerView;
 use crate::proto::peer::State;
 use crate::proto::role::Role;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::proto::announcement::Rejected;
-use crate::proto::node::PeerView;
+use crate::proto::peer::PeerView;
 use crate::proto::peer::State;
 use crate::rendezvous::board::Tally;
 

@@ -1,7 +1,8 @@
 //! What a peer tells the rendezvous: its key, its candidates and whom it has already opened towards; sealed, and bound to the name it
 //! is published under. Publishing and collecting are not here but in `rendezvous`.
 //!
-//! Envelope: `MSHE` | version 1 | key id 4 | nonce 24 | XChaCha20-Poly1305(length u32, JSON, zeros to a multiple of 1 KiB).
+//! Envelope: `MSHE` | version 1 | number of boxes 1 | boxes, one for each key of the sender and all of one length, each of them
+//! key id 4 | nonce 24 | XChaCha20-Poly1305(length u32, JSON, zeros to a multiple of 1 KiB).
 //! Associated data: the run's context, the version and the name. So an announcement that is renamed, replayed from another run
 //! or attempt, or given to another role does not open.
 
@@ -18,13 +19,14 @@ use x25519_dalek::PublicKey;
 
 use super::candidate::{Candidate, MAX_CANDIDATES};
 use super::key::RunKeys;
+use super::keyring::{KeyId, KeyRing, MAX_KEYS};
 use super::nat::Mapping;
 use super::role::Role;
 
 const MAGIC: &[u8; 4] = b"MSHE";
 const VERSION: u8 = 1;
 const NONCE: usize = 24;
-const HEADER: usize = MAGIC.len() + 1 + 4 + NONCE;
+const KEY_ID: usize = 4;
 
 /// Announcements are padded to a multiple of this, so that their length tells little about the run.
 const PAD: usize = 1024;
@@ -108,6 +110,8 @@ pub struct Announcement {
     pub issued_at: u64,
     /// Likewise; see [`LIFETIME`].
     pub expires_at: u64,
+    /// The shared keys it has, the current one first.
+    pub keys: Vec<KeyId>,
     /// The WireGuard static public key, fresh for each process.
     #[serde(with = "public_key")]
     pub public_key: PublicKey,
@@ -211,38 +215,56 @@ pub enum Rejected {
     Stale,
 }
 
-/// Seals for publication under `name`.
-pub fn seal(announcement: &Announcement, keys: &RunKeys, name: &Name, rng: &mut impl RngCore) -> Vec<u8> {
+/// Seals for publication under `name`, for whoever has one of `keys`.
+pub fn seal(announcement: &Announcement, keys: &KeyRing, name: &Name, rng: &mut impl RngCore) -> Vec<u8> {
     let json = serde_json::to_vec(announcement).expect("plain data with text keys always serialises");
     let mut plain = (json.len() as u32).to_be_bytes().to_vec();
     plain.extend(json);
     plain.resize(plain.len().next_multiple_of(PAD), 0);
 
-    let nonce: [u8; NONCE] = rng.random();
-    let sealed = cipher(keys)
-        .encrypt(XNonce::from_slice(&nonce), Payload { msg: &plain, aad: &associated_data(keys, name) })
-        .expect("the cipher takes any length below 256 GiB");
-    [MAGIC, &[VERSION][..], &keys.key_id(), &nonce, &sealed].concat()
+    let boxes = keys.iter().map(|keys| seal_box(&plain, keys, name, rng.random()));
+    let boxes: Vec<_> = boxes.collect();
+    [MAGIC, &[VERSION, boxes.len() as u8][..], &boxes.concat()].concat()
 }
 
-/// Opens what was published under `name`, at unix time `now`.
-pub fn open(bytes: &[u8], keys: &RunKeys, name: &Name, now: u64) -> Result<Announcement, Rejected> {
-    let (header, sealed) = bytes.split_at_checked(HEADER).ok_or(Rejected::Foreign)?;
-    let (magic, header) = header.split_at(MAGIC.len());
-    if magic != MAGIC {
-        return Err(Rejected::Foreign);
-    }
-    if header[0] != VERSION {
+fn seal_box(plain: &[u8], keys: &RunKeys, name: &Name, nonce: [u8; NONCE]) -> Vec<u8> {
+    let sealed = cipher(keys)
+        .encrypt(XNonce::from_slice(&nonce), Payload { msg: plain, aad: &associated_data(keys, name) })
+        .expect("the cipher takes any length below 256 GiB");
+    [&keys.key_id().0[..], &nonce, &sealed].concat()
+}
+
+/// Opens what was published under `name` with one of `ring`'s keys, at unix time `now`.
+pub fn open(bytes: &[u8], ring: &KeyRing, name: &Name, now: u64) -> Result<Announcement, Rejected> {
+    let boxes = bytes.strip_prefix(MAGIC).ok_or(Rejected::Foreign)?;
+    let (version, boxes) = boxes.split_first().ok_or(Rejected::Foreign)?;
+    if *version != VERSION {
         return Err(Rejected::Version);
     }
-    let (key_id, nonce) = header[1..].split_at(4);
-    if key_id != keys.key_id() {
-        return Err(Rejected::OtherKey);
-    }
+    let (keys, sealed) = own_box(boxes, ring)?;
+    let (nonce, sealed) = sealed.split_at_checked(NONCE).ok_or(Rejected::Foreign)?;
     let plain = cipher(keys)
         .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &associated_data(keys, name) })
         .map_err(|_| Rejected::Unauthentic)?;
-    check(parse(&plain).ok_or(Rejected::Malformed)?, name, now)
+    let announcement = parse(&plain).ok_or(Rejected::Malformed)?;
+    if announcement.keys.len() > MAX_KEYS || !announcement.keys.contains(&keys.key_id()) {
+        return Err(Rejected::Malformed);
+    }
+    check(announcement, name, now)
+}
+
+/// The first box that one of our keys is for, without its key id.
+fn own_box<'r, 'b>(boxes: &'b [u8], ring: &'r KeyRing) -> Result<(&'r RunKeys, &'b [u8]), Rejected> {
+    let (count, boxes) = boxes.split_first().ok_or(Rejected::Foreign)?;
+    let count = usize::from(*count);
+    if count == 0 || count > MAX_KEYS || !boxes.len().is_multiple_of(count) || boxes.len() / count < KEY_ID {
+        return Err(Rejected::Foreign);
+    }
+    let known = |sealed: &'b [u8]| {
+        let (id, sealed) = sealed.split_first_chunk::<KEY_ID>()?;
+        Some((ring.get(KeyId(*id))?, sealed))
+    };
+    boxes.chunks_exact(boxes.len() / count).find_map(known).ok_or(Rejected::OtherKey)
 }
 
 fn parse(plain: &[u8]) -> Option<Announcement> {
@@ -292,7 +314,7 @@ mod tests {
     fn an_announcement_opens_under_its_own_name() {
         let (sealed, keys, name) = sealed();
         assert_eq!(open(&sealed, &keys, &name, NOW), Ok(example()));
-        assert_eq!((sealed.len() - HEADER - 16) % PAD, 0);
+        assert_eq!((sealed.len() - (MAGIC.len() + 2) - (KEY_ID + NONCE + 16)) % PAD, 0);
     }
 
     #[test]
@@ -312,8 +334,31 @@ mod tests {
     #[test]
     fn another_key_and_another_run_are_told_apart() {
         let (sealed, _, name) = sealed();
-        assert_eq!(open(&sealed, &keys(2, "run"), &name, NOW), Err(Rejected::OtherKey));
-        assert_eq!(open(&sealed, &keys(1, "other run"), &name, NOW), Err(Rejected::Unauthentic));
+        assert_eq!(open(&sealed, &keys(&[2], "run"), &name, NOW), Err(Rejected::OtherKey));
+        assert_eq!(open(&sealed, &keys(&[1], "other run"), &name, NOW), Err(Rejected::Unauthentic));
+    }
+
+    #[test]
+    fn one_sealed_with_two_keys_opens_with_either() {
+        let (both, name) = (keys(&[2, 1], "run"), sealed().2);
+        let announcement = Announcement { keys: both.ids(), ..example() };
+        let bytes = seal(&announcement, &both, &name, &mut ChaCha20Rng::seed_from_u64(1));
+        for masters in [&[1][..], &[2], &[1, 2], &[2, 3]] {
+            assert_eq!(open(&bytes, &keys(masters, "run"), &name, NOW).as_ref(), Ok(&announcement), "{masters:?}");
+        }
+        assert_eq!(open(&bytes, &keys(&[3], "run"), &name, NOW), Err(Rejected::OtherKey));
+    }
+
+    #[test]
+    fn a_number_of_boxes_that_does_not_fit_is_foreign() {
+        let (sealed, keys, name) = sealed();
+        for count in [0, 2, 3, 255] {
+            let bytes = [MAGIC, &[VERSION, count][..], &sealed[MAGIC.len() + 2..sealed.len() - 1]].concat();
+            assert_eq!(open(&bytes, &keys, &name, NOW), Err(Rejected::Foreign), "{count}");
+        }
+        for short in [&[VERSION, 1][..], &[VERSION, 2, 0, 0]] {
+            assert_eq!(open(&[MAGIC, short].concat(), &keys, &name, NOW), Err(Rejected::Foreign), "{short:?}");
+        }
     }
 
     #[test]
@@ -380,13 +425,14 @@ mod tests {
         }
     }
 
-    fn keys(master: u8, run: &str) -> RunKeys {
+    fn keys(masters: &[u8], run: &str) -> KeyRing {
         let context = Context { repository: "1".into(), run: run.into(), attempt: 1 };
-        RunKeys::new(&MasterKey::from_bytes([master; 32]), &context)
+        let text: Vec<_> = masters.iter().map(|master| MasterKey::from_bytes([*master; 32]).to_text()).collect();
+        KeyRing::parse(&text.join("\n"), &context).expect("good keys").0
     }
 
-    fn sealed() -> (Vec<u8>, RunKeys, Name) {
-        let (keys, name) = (keys(1, "run"), Name { attempt: 1, role: Role::Aux(3), seq: 7, nonce: 9 });
+    fn sealed() -> (Vec<u8>, KeyRing, Name) {
+        let (keys, name) = (keys(&[1], "run"), Name { attempt: 1, role: Role::Aux(3), seq: 7, nonce: 9 });
         let bytes = seal(&example(), &keys, &name, &mut ChaCha20Rng::seed_from_u64(1));
         (bytes, keys, name)
     }
@@ -400,6 +446,7 @@ mod tests {
             seq: 7,
             issued_at: NOW,
             expires_at: NOW + LIFETIME.as_secs(),
+            keys: keys(&[1], "run").ids(),
             public_key: PublicKey::from([9; 32]),
             overlay: "10.77.0.0/16".into(),
             slots: 4,

@@ -13,6 +13,8 @@ use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use super::keyring::{KeyId, MAX_KEYS};
+
 const PREFIX: &str = "mesh1_";
 
 /// The shortest passphrase taken in place of a key, in bytes. Announcements of public repositories can be downloaded by anyone and
@@ -31,6 +33,11 @@ pub enum KeyError {
     /// A passphrase that could be guessed.
     #[error("the key has {0} bytes, a passphrase needs at least {MIN_PASSPHRASE}")]
     Short(usize),
+    /// More lines than keys that are taken at once.
+    #[error(
+        "there are {0} keys, and at most {MAX_KEYS} are taken: the current one, and on a line of its own the previous one"
+    )]
+    TooMany(usize),
 }
 
 /// The secret that all runners of a run share.
@@ -99,11 +106,11 @@ impl Context {
     }
 }
 
-/// The keys of one run.
+/// What one shared secret gives for one run.
 #[derive(Clone)]
 pub struct RunKeys {
     run: Hkdf<Sha256>,
-    key_id: [u8; 4],
+    key_id: KeyId,
     context: Vec<u8>,
 }
 
@@ -115,13 +122,13 @@ impl RunKeys {
         let run: [u8; 32] = expand(&master, &[b"run", &context]);
         Self {
             run: Hkdf::from_prk(&run).expect("32 bytes are a SHA-256 pseudorandom key"),
-            key_id: expand(&master, &[b"kid"]),
+            key_id: KeyId(expand(&master, &[b"kid"])),
             context,
         }
     }
 
     /// Tells which shared secret sealed an announcement, without telling the secret.
-    pub fn key_id(&self) -> [u8; 4] {
+    pub fn key_id(&self) -> KeyId {
         self.key_id
     }
 

@@ -15,10 +15,11 @@ use x25519_dalek::PublicKey;
 use super::announcement::{Ack, Announcement, Boot, PROTOCOL, Standing};
 use super::candidate::{Candidate, MAX_CANDIDATES};
 use super::hops::DEFAULT_OPENING_TTL;
-use super::key::{RunKeys, Secret};
+use super::key::Secret;
+use super::keyring::KeyRing;
 use super::nat::{self, Mapping};
 use super::overlay::Prefix;
-use super::peer::{Output, Own, Peer, State};
+use super::peer::{Output, Own, Peer, PeerView, State};
 use super::probe::{self, Farewell};
 use super::reset::{self, Connections};
 use super::role::Role;
@@ -41,7 +42,7 @@ pub struct Config {
     /// Who we are.
     pub role: Role,
     /// The run's keys.
-    pub keys: RunKeys,
+    pub keys: KeyRing,
     /// Our WireGuard static key, fresh for this process.
     pub secret: Secret,
     /// The seed of everything random.
@@ -56,33 +57,6 @@ pub struct Config {
     pub hosts: Vec<SocketAddr>,
     /// STUN servers, resolved.
     pub stun: Vec<SocketAddr>,
-}
-
-/// A peer as reports show it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PeerView {
-    /// Who.
-    pub role: Role,
-    /// Its address in the overlay.
-    pub overlay: Ipv4Addr,
-    /// Where it stands.
-    pub state: State,
-    /// From its announcement to the first authenticated packet in the tunnel.
-    pub connect: Option<Duration>,
-    /// The address of the selected pair.
-    pub addr: Option<SocketAddr>,
-    /// Average round trip on it.
-    pub rtt: Option<Duration>,
-    /// How long nothing was heard.
-    pub silent: Duration,
-    /// Inner bytes sent.
-    pub tx_bytes: u64,
-    /// Inner bytes received.
-    pub rx_bytes: u64,
-    /// How many jobs it runs at once.
-    pub slots: u16,
-    /// The engine it asks for.
-    pub offload: Option<String>,
 }
 
 /// The state machine. One for each process.
@@ -268,7 +242,7 @@ impl Node {
 
     /// The peers, in the order of their roles.
     pub fn peers(&self, now: Instant) -> Vec<PeerView> {
-        self.peers.iter().map(|(role, peer)| view(now, *role, peer)).collect()
+        self.peers.values().map(|peer| peer.view(now)).collect()
     }
 
     /// How our NAT maps and how many egress addresses were seen.
@@ -392,7 +366,7 @@ impl Node {
         Ok(())
     }
 
-    /// INVARIANT: `check` has passed.
+    /// INVARIANT: `check` has passed, and it was opened with a key that both have.
     fn admit(&mut self, now: Instant, announcement: Announcement, born: u64) {
         let role = announcement.role;
         let acknowledged = announcement.acknowledges(self.config.role, self.boot, self.seq);
@@ -412,9 +386,10 @@ impl Node {
             None => {}
         }
         let Some(overlay) = self.config.overlay.address(role) else { return };
+        let Some(keys) = self.config.keys.shared_with(&announcement.keys, self.config.role < role) else { return };
         let secret = self.config.secret.to_static();
-        let preshared = self.config.keys.preshared(&self.public, &announcement.public_key);
-        let probes = self.config.keys.probes(&secret, &announcement.public_key);
+        let preshared = keys.preshared(&self.public, &announcement.public_key);
+        let probes = keys.probes(&secret, &announcement.public_key);
         let index = self.fresh_index();
         let tunnel = Tunnel::new(&secret, &announcement.public_key, preshared, index, &self.limit);
         self.peers.insert(role, Peer::new(now, announcement, born, overlay, probes, tunnel, acknowledged));
@@ -463,6 +438,7 @@ impl Node {
             seq: self.seq,
             issued_at: 0,
             expires_at: 0,
+            keys: self.config.keys.ids(),
             public_key: self.public,
             overlay: self.config.overlay.to_string(),
             slots: self.config.slots,
@@ -478,21 +454,4 @@ impl Node {
 /// By sequence number within one process, else by the birth of the process.
 fn is_newer((this, born): (&Announcement, u64), (known, known_born): (&Announcement, u64)) -> bool {
     if this.boot == known.boot { this.seq > known.seq } else { born > known_born }
-}
-
-fn view(now: Instant, role: Role, peer: &Peer) -> PeerView {
-    let (addr, rtt) = peer.path();
-    PeerView {
-        role,
-        overlay: peer.overlay,
-        state: peer.state,
-        connect: peer.connect,
-        addr,
-        rtt,
-        silent: peer.silent(now),
-        tx_bytes: peer.traffic.tx_bytes,
-        rx_bytes: peer.traffic.rx_bytes,
-        slots: peer.announcement.slots,
-        offload: peer.announcement.offload.clone(),
-    }
 }

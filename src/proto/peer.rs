@@ -61,13 +61,40 @@ pub struct Own {
     pub opening_ttl: u8,
 }
 
-/// Bytes and times of one peer, for reports.
+/// Bytes of one peer, for reports.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Traffic {
     /// Inner bytes sent.
     pub tx_bytes: u64,
     /// Inner bytes received.
     pub rx_bytes: u64,
+}
+
+/// A peer as reports show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerView {
+    /// Who.
+    pub role: Role,
+    /// Its address in the overlay.
+    pub overlay: Ipv4Addr,
+    /// Where it stands.
+    pub state: State,
+    /// From its announcement to the first authenticated packet in the tunnel.
+    pub connect: Option<Duration>,
+    /// The address of the selected pair.
+    pub addr: Option<SocketAddr>,
+    /// Average round trip on it.
+    pub rtt: Option<Duration>,
+    /// How long nothing was heard.
+    pub silent: Duration,
+    /// Inner bytes sent.
+    pub tx_bytes: u64,
+    /// Inner bytes received.
+    pub rx_bytes: u64,
+    /// How many jobs it runs at once.
+    pub slots: u16,
+    /// The engine it asks for.
+    pub offload: Option<String>,
 }
 
 /// One peer.
@@ -125,6 +152,24 @@ impl Peer {
             unconfirmed: false,
             goodbye: None,
             goodbye_heard: false,
+        }
+    }
+
+    /// As reports show it.
+    pub fn view(&self, now: Instant) -> PeerView {
+        let (addr, rtt) = self.path();
+        PeerView {
+            role: self.announcement.role,
+            overlay: self.overlay,
+            state: self.state,
+            connect: self.connect,
+            addr,
+            rtt,
+            silent: self.silent(now),
+            tx_bytes: self.traffic.tx_bytes,
+            rx_bytes: self.traffic.rx_bytes,
+            slots: self.announcement.slots,
+            offload: self.announcement.offload.clone(),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::{Entry, Error, Rendezvous};
 use crate::link::clock;
 use crate::proto::announcement::{self, Announcement, Boot, LIFETIME, Name, Rejected};
-use crate::proto::key::RunKeys;
+use crate::proto::keyring::KeyRing;
 use crate::proto::role::Role;
 
 /// Waits between tries of a publication, at first and at most. GitHub's services fail for seconds or for hours.
@@ -100,7 +100,7 @@ impl State {
 #[derive(Debug)]
 pub struct Board {
     rendezvous: Arc<dyn Rendezvous>,
-    keys: RunKeys,
+    keys: KeyRing,
     attempt: u32,
     role: Role,
     boot: Boot,
@@ -109,7 +109,7 @@ pub struct Board {
 
 impl Board {
     /// For the process `boot` of `role` in attempt `attempt` of a run.
-    pub fn new(rendezvous: Arc<dyn Rendezvous>, keys: RunKeys, attempt: u32, role: Role, boot: Boot) -> Self {
+    pub fn new(rendezvous: Arc<dyn Rendezvous>, keys: KeyRing, attempt: u32, role: Role, boot: Boot) -> Self {
         Self { rendezvous, keys, attempt, role, boot, state: Mutex::default() }
     }
 

@@ -58,6 +58,31 @@ fn every_pair_of_nats_comes_up_with_either_side_as_primary() {
 }
 
 #[test]
+fn a_mesh_forms_while_its_key_is_rotated() {
+    let (old, new) = (1, 2);
+    let rings: [&[u8]; 4] = [&[old], &[new], &[new, old], &[old, new]];
+    for primary in [&[new, old], &[old, new]] {
+        let mut net = Internet::new(3, Weather::default());
+        net.host_with_keys(Role::Primary, AZURE, primary);
+        for (index, ring) in (0..).zip(rings) {
+            net.host_with_keys(Role::Aux(index), MASQ, ring);
+        }
+        assert_up_within(&mut net, FORMING);
+    }
+}
+
+#[test]
+fn who_has_neither_of_the_keys_stays_outside() {
+    let mut net = Internet::new(3, Weather::default());
+    let primary = net.host_with_keys(Role::Primary, AZURE, &[2, 1]);
+    let stranger = net.host_with_keys(Role::Aux(0), MASQ, &[3]);
+    net.host_with_keys(Role::Aux(1), MASQ, &[1]);
+    net.run_for(FORMING);
+    assert_eq!(net.noticed(primary, is_up).len(), 1);
+    assert_eq!(net.noticed(stranger, is_up).len(), 0);
+}
+
+#[test]
 fn an_aux_that_is_twenty_seconds_late_comes_up_as_fast() {
     let mut net = Internet::new(4, Weather::default());
     star(&mut net, &[MASQ, AZURE]);

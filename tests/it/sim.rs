@@ -11,8 +11,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytecodec::{DecodeExt, EncodeExt};
-use mesh::proto::announcement::{self, Announcement, Boot, LIFETIME, Name};
-use mesh::proto::key::{Context, MasterKey, RunKeys, Secret};
+use mesh::proto::announcement::{self, Announcement, Boot, LIFETIME, Name, Rejected};
+use mesh::proto::key::{Context, MasterKey, Secret};
+use mesh::proto::keyring::KeyRing;
 use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
 use mesh::proto::probe::Farewell;
@@ -91,6 +92,7 @@ pub struct Host {
     pub loses_openings: bool,
     /// Its NAT.
     pub nat: Nat,
+    keys: KeyRing,
     alive: bool,
     seq: u32,
     heard: BTreeSet<SocketAddr>,
@@ -156,11 +158,18 @@ impl Internet {
 
     /// A machine that starts now, and will read everything that was published before.
     pub fn host(&mut self, role: Role, kind: Kind) -> HostId {
+        self.host_with_keys(role, kind, &[7])
+    }
+
+    /// As [`Self::host`], with shared keys of its own, the current one first.
+    pub fn host_with_keys(&mut self, role: Role, kind: Kind, masters: &[u8]) -> HostId {
         let id = self.hosts.len();
-        let config = self.config(id, role);
+        let keys = keys(masters);
+        let config = self.config(id, role, keys.clone());
         let nat = Nat::new(kind, outside(id), config.hosts[0].port());
         self.hosts.push(Host {
             role,
+            keys,
             node: Node::new(self.now, config),
             events: vec![],
             inner: vec![],
@@ -227,10 +236,10 @@ impl Internet {
         self.hosts[id].events.iter().filter(|(_, event)| what(event)).map(|(at, _)| *at - self.start).collect()
     }
 
-    fn config(&mut self, id: HostId, role: Role) -> Config {
+    fn config(&mut self, id: HostId, role: Role, keys: KeyRing) -> Config {
         Config {
             role,
-            keys: keys(),
+            keys,
             secret: Secret(self.rng.random()),
             seed: Secret(self.rng.random()),
             overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16),
@@ -358,7 +367,7 @@ impl Internet {
         }
         let born = self.births.iter().position(|boot| *boot == announcement.boot).expect("just made sure") as u64;
         let name = Name { attempt: 1, role: announcement.role, seq: announcement.seq, nonce: self.rng.random() };
-        let bytes = announcement::seal(&announcement, &keys(), &name, &mut self.rng);
+        let bytes = announcement::seal(&announcement, &self.hosts[by].keys, &name, &mut self.rng);
         let published = Published { name, bytes, born };
         self.published.push(published.clone());
         for id in (0..self.hosts.len()).filter(|id| *id != by) {
@@ -379,7 +388,10 @@ impl Internet {
         if !self.hosts[id].alive {
             return;
         }
-        let announcement = announcement::open(bytes, &keys(), name, self.unix_now()).expect("it was sealed so");
+        let announcement = match announcement::open(bytes, &self.hosts[id].keys, name, self.unix_now()) {
+            Ok(announcement) => announcement,
+            Err(cause) => return assert_eq!(cause, Rejected::OtherKey),
+        };
         self.last_reading = self.now;
         self.hosts[id].remember(announcement.clone(), *born);
         self.input(id, |node, now| node.handle_announcement(now, announcement, *born));
@@ -409,9 +421,10 @@ impl Host {
     }
 }
 
-fn keys() -> RunKeys {
+fn keys(masters: &[u8]) -> KeyRing {
     let context = Context { repository: "1".into(), run: "1".into(), attempt: 1 };
-    RunKeys::new(&MasterKey::from_bytes([7; 32]), &context)
+    let text: Vec<_> = masters.iter().map(|master| MasterKey::from_bytes([*master; 32]).to_text()).collect();
+    KeyRing::parse(&text.join("\n"), &context).expect("good keys").0
 }
 
 fn stun_servers() -> [SocketAddr; 2] {

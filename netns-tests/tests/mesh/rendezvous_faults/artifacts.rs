@@ -42,6 +42,21 @@ fn an_aux_with_another_key_says_so_within_its_idle_time_out_and_the_build_goes_o
 }
 
 #[test]
+fn a_run_whose_key_is_changed_in_the_middle_forms_one_mesh() {
+    let stage = Stage::new("rotation").unwrap();
+    let home = stage.runner("primary", Nat::None).unwrap();
+    let both = format!("{OTHER_KEY}\n{KEY}\n");
+    let args = ["primary", "--aux", "2", "--min-aux", "2", "--offload", "none", "--join-timeout", "60s", "--", "true"];
+    let (_, mut early) = aux(&stage, Nat::None, 0, &[]);
+    let mut primary = stage.mesh_with(&home, &args, &[("MESH_KEY", both.as_str())]).unwrap();
+    let runner = stage.runner("aux1", Nat::None).unwrap();
+    let mut late = stage.mesh_with(&runner, &["aux", "--index", "1"], &[("MESH_KEY", OTHER_KEY)]).unwrap();
+    for process in [&mut primary, &mut early, &mut late] {
+        assert_ends(process, 0);
+    }
+}
+
+#[test]
 fn a_primary_that_insists_names_the_key_where_the_aux_has_another() {
     let stage = Stage::new("insist-key").unwrap();
     let args = ["--aux", "1", "--min-aux", "1", "--offload", "none", "--join-timeout", "6s", "--", "true"];
@@ -160,5 +175,5 @@ fn stranger(stage: &Stage, patience: &str) -> Process {
 /// The envelope that somebody with another key publishes: only its length and its key id can be seen from outside.
 fn announcement_of_a_stranger() -> Vec<u8> {
     assert_ne!(OTHER_KEY, KEY);
-    [b"MSHE\x01".as_slice(), &[0; 4], &[7; 24], &[0; 1040]].concat()
+    [b"MSHE\x01\x01".as_slice(), &[0; 4], &[7; 24], &[0; 1040]].concat()
 }
