@@ -5,6 +5,7 @@
 //! as values. One exception, written where it is made: boringtun reads the time inside [`tunnel`]. `tests/it/house.rs` keeps the rule.
 
 pub mod announcement;
+mod base64url;
 pub mod candidate;
 pub mod filtering;
 pub mod hops;

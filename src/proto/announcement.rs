@@ -9,14 +9,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 use x25519_dalek::PublicKey;
 
+use super::base64url;
 use super::candidate::{Candidate, MAX_CANDIDATES};
 use super::key::RunKeys;
 use super::keyring::{KeyId, KeyRing, MAX_KEYS};
@@ -42,8 +41,7 @@ pub const PROTOCOL: u16 = 1;
 
 /// Random for each process: tells a restarted peer from the one before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Boot([u8; 16]);
+pub struct Boot(#[serde(with = "base64url")] [u8; 16]);
 
 impl Boot {
     /// Drawn from `rng`.
@@ -55,21 +53,6 @@ impl Boot {
 impl fmt::Debug for Boot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02x}{:02x}{:02x}{:02x}", self.0[0], self.0[1], self.0[2], self.0[3])
-    }
-}
-
-impl From<Boot> for String {
-    fn from(boot: Boot) -> Self {
-        URL_SAFE_NO_PAD.encode(boot.0)
-    }
-}
-
-impl TryFrom<String> for Boot {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| "a boot nonce has 16 bytes".into())
     }
 }
 
@@ -113,7 +96,7 @@ pub struct Announcement {
     /// The shared keys it has, the current one first.
     pub keys: Vec<KeyId>,
     /// The WireGuard static public key, fresh for each process.
-    #[serde(with = "public_key")]
+    #[serde(with = "base64url")]
     pub public_key: PublicKey,
     /// The overlay prefix as text; peers must agree.
     pub overlay: String,
@@ -138,23 +121,6 @@ impl Announcement {
     /// Whether it says that it has opened towards announcement `seq` of `boot` at `role`.
     pub fn acknowledges(&self, role: Role, boot: Boot, seq: u32) -> bool {
         self.acks.contains(&Ack { role, boot, seq })
-    }
-}
-
-mod public_key {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-    use x25519_dalek::PublicKey;
-
-    pub(super) fn serialize<S: Serializer>(key: &PublicKey, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&URL_SAFE_NO_PAD.encode(key.as_bytes()))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PublicKey, D::Error> {
-        let text = String::deserialize(from)?;
-        let bytes: Option<[u8; 32]> = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(PublicKey::from).ok_or_else(|| serde::de::Error::custom("a public key has 32 bytes"))
     }
 }
 

@@ -1,42 +1,17 @@
 //! The shared keys that a process takes: the current one, and while keys are rotated the one before it. A mesh forms across the
 //! change, since every process seals for each of its keys and a pair uses one that both have.
 
-use std::fmt;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::base64url;
 use super::key::{Context, KeyError, MasterKey, RunKeys};
 
 /// The most keys at once: the current one and the previous one.
 pub const MAX_KEYS: usize = 2;
 
 /// Tells which shared key something was made with, without telling the key.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct KeyId(pub [u8; 4]);
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from(*self))
-    }
-}
-
-impl From<KeyId> for String {
-    fn from(id: KeyId) -> Self {
-        URL_SAFE_NO_PAD.encode(id.0)
-    }
-}
-
-impl TryFrom<String> for KeyId {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| "a key id has 4 bytes".into())
-    }
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyId(#[serde(with = "base64url")] pub [u8; 4]);
 
 /// A run's keys from each shared key, the current one first.
 ///
