@@ -23,6 +23,8 @@ export class Job {
     this.record = path.join(this.dir, 'record');
     this.inputs = inputs;
     this.env = env;
+    this.node = process.execPath;
+    this.action = ACTION;
     this.steps = [];
     test.after(() => this.#end());
   }
@@ -30,7 +32,7 @@ export class Job {
   // A test that failed half way leaves steps and a daemon behind, which would keep the whole test run from ending.
   async #end() {
     for (const { child } of this.steps) child.kill('SIGKILL');
-    await Promise.all(this.steps.map((step) => step.ended));
+    await Promise.allSettled(this.steps.map((step) => step.ended));
     for (const { pid } of SERVING.flatMap((verb) => this.calls(verb))) if (runs(pid)) process.kill(pid, 'SIGKILL');
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
@@ -38,6 +40,19 @@ export class Job {
   /** Starts main.js; `step.ended` gives its exit code and output. */
   main(options) {
     return this.#step('main.js', {}, options);
+  }
+
+  /** Moves node and the action to where every user may read them: a checkout and a node of root's may lie in a closed folder. */
+  forEverybody() {
+    const bin = path.join(this.dir, 'bin');
+    fs.mkdirSync(bin);
+    this.node = path.join(bin, 'node');
+    fs.copyFileSync(process.execPath, this.node);
+    this.action = path.join(this.dir, 'action');
+    fs.cpSync(ACTION, this.action, { recursive: true });
+    this.inputs.mesh = path.join(this.action, 'test', 'stand-in.mjs');
+    this.env.PATH = `${bin}:${process.env.PATH}`;
+    return bin;
   }
 
   /** Runs post.js with the state that main.js saved. */
@@ -54,7 +69,7 @@ export class Job {
     }
     const inputs = Object.fromEntries(Object.entries(this.inputs).map(([k, v]) => [`INPUT_${k.toUpperCase()}`, String(v)]));
     const env = { ...this.#variables(), ...files, ...inputs, ...state, ...this.env };
-    const step = new Step(spawn(process.execPath, [path.join(ACTION, script)], { env, ...options }));
+    const step = new Step(spawn(this.node, [path.join(this.action, script)], { env, ...options }));
     this.steps.push(step);
     return step;
   }
@@ -111,7 +126,10 @@ class Step {
     this.out = '';
     this.waiting = [];
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => this.#hear(String(data)));
-    this.ended = new Promise((done) => child.once('close', (code) => done({ code, out: this.out })));
+    this.ended = new Promise((done, fail) => {
+      child.once('close', (code) => done({ code, out: this.out }));
+      child.once('error', fail);
+    });
   }
 
   #hear(data) {

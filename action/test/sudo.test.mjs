@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { Job, KEY, RUNTIME_TOKEN, STAND_IN } from './runner.mjs';
+import { Job, KEY, RUNTIME_TOKEN } from './runner.mjs';
 
 const NOBODY = 65534;
 // As the real one: a fresh environment but for what is preserved, and a PATH of its own.
@@ -49,13 +49,11 @@ test('sudo', { concurrency: true, timeout: 60_000 }, async (t) => {
 });
 
 function unprivileged(t, sudo) {
-  const job = new Job(t, { role: 'primary', aux: 1, key: KEY, mesh: STAND_IN });
-  const bin = path.join(job.dir, 'bin');
-  fs.mkdirSync(bin);
+  const job = new Job(t, { role: 'primary', aux: 1, key: KEY });
+  const bin = job.forEverybody();
   fs.writeFileSync(path.join(bin, 'sudo'), sudo, { mode: 0o755 });
   fs.writeFileSync(job.record, '', { mode: 0o666 });
   for (const [file, mode] of [[job.record, 0o666], [job.temp, 0o777]]) fs.chmodSync(file, mode);
-  job.env.PATH = `${bin}:${process.env.PATH}`;
   return job;
 }
 
