@@ -17,8 +17,7 @@ use crate::offload::hosts::{Aux, Hosts};
 use crate::offload::stats::{self, JobCounter};
 use crate::offload::{distccd, hosts_file, links, search, tally};
 use crate::privilege::Caller;
-use crate::proto::peer::PeerView;
-use crate::proto::peer::State;
+use crate::proto::peer::{PeerView, State};
 use crate::proto::role::Role;
 
 /// How often the aux are asked how many jobs they ran.
@@ -82,8 +81,8 @@ impl Build {
         });
     }
 
-    /// Asks once more, before the aux are released.
-    pub(super) async fn count_last(&self, handle: &Handle) {
+    /// Asks them now.
+    pub(super) async fn count_now(&self, handle: &Handle) {
         count_once(handle, &self.counters).await;
     }
 

@@ -423,6 +423,9 @@ impl<'a> Primary<'a> {
     }
 
     async fn as_of_now(&self) -> Report {
+        if let Some(build) = &self.build {
+            build.count_now(&self.session.handle).await;
+        }
         let jobs = |role| self.build.as_ref().map_or(0, |build| build.jobs(role));
         let mut report =
             self.journal.report(&self.session, Role::Primary, self.args.common.overlay, self.expected(), jobs).await;
@@ -442,11 +445,8 @@ impl<'a> Primary<'a> {
         report
     }
 
-    /// The last count, the report, and goodbye. The aux are released before anything is printed.
+    /// The report, and goodbye. The aux are released before anything is printed.
     async fn finish(mut self) {
-        if let Some(build) = &self.build {
-            build.count_last(&self.session.handle).await;
-        }
         let report = self.as_of_now().await;
         self.report.write(&report);
         self.session.end(Farewell::Released).await;
