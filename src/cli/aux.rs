@@ -255,7 +255,9 @@ impl<'a> Aux<'a> {
             }
         };
         tokio::join!(stop, self.session.end(Farewell::Leaving));
-        tidy_log();
+        if !matches!(end, End::Failure(_)) {
+            let _ = std::fs::remove_file(distccd_log());
+        }
         let jobs = report.peers.iter().map(|peer| peer.jobs).sum::<u64>();
         StepSummary::open().write(&format!(
             "### mesh aux {}\n\n{jobs} jobs\n\n{}\n",
@@ -274,14 +276,6 @@ impl<'a> Aux<'a> {
 fn distccd_log() -> PathBuf {
     let temp = env()("RUNNER_TEMP").map_or_else(std::env::temp_dir, PathBuf::from);
     temp.join(format!("mesh-distccd-{}.log", std::process::id()))
-}
-
-/// Leaves the log where it says something.
-fn tidy_log() {
-    let log = distccd_log();
-    if std::fs::metadata(&log).is_ok_and(|found| found.len() == 0) {
-        let _ = std::fs::remove_file(log);
-    }
 }
 
 fn said(text: &str, code: u8) -> u8 {
