@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use crate::exit::{Exit, Failure};
 use crate::log;
 use crate::proto::key::{Context, KeyError, MIN_PASSPHRASE};
-use crate::proto::keyring::KeyRing;
+use crate::proto::keyring::{KeyRing, KeyRingError};
 use crate::proto::overlay::Prefix;
 use crate::proto::role::Role;
 
@@ -25,7 +25,7 @@ pub const PUBLIC_STUN: [&str; 4] =
 /// How long an aux waits for a primary it has never seen: its workflow job may start long before the primary's.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// More than GitHub's 48 KB of a secret is not a key.
+/// A secret of GitHub has at most 48 KB, so more is not a key.
 const LONGEST_KEY: u64 = 64 * 1024;
 
 /// How long a key may take to come out of a pipe.
@@ -196,8 +196,8 @@ impl CommonArgs {
         }
     }
 
-    /// The run's keys, from the key file or the environment. True where a key was a passphrase.
-    pub fn keys(&self, env: Env<'_>) -> Result<(KeyRing, bool), Failure> {
+    /// The run's keys, from the key file or the environment.
+    pub fn keys(&self, env: Env<'_>) -> Result<KeyRing, Failure> {
         let (text, source) = self.key_text(env)?;
         KeyRing::parse(&text, &self.context(env)).map_err(|error| bad_key(&error, &source))
     }
@@ -224,15 +224,14 @@ impl CommonArgs {
             let text = env(name).filter(|text| !text.trim().is_empty())?;
             Some((text, format!("the key in {name}")))
         });
-        given.ok_or_else(|| {
-            Failure::new(
-                Exit::NoKey,
-                "M101",
-                "no key: MESH_KEY is not set",
+        let hint = match env("SUDO_UID") {
+            Some(_) => "sudo drops it: give --key-file, or `sudo --preserve-env=MESH_KEY`",
+            None => {
                 "make one with `mesh keygen`, save it as the secret MESH_KEY, and pass it on (pull requests from forks get no \
-                 secrets)",
-            )
-        })
+                 secrets)"
+            }
+        };
+        given.ok_or_else(|| Failure::new(Exit::NoKey, "M101", "no key: MESH_KEY is not set", hint))
     }
 }
 
@@ -242,20 +241,25 @@ fn read_bounded(path: &std::path::Path) -> std::io::Result<String> {
     let path = path.to_path_buf();
     std::thread::spawn(move || {
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(LONGEST_KEY).read_to_string(&mut text));
+        let read = File::open(path).and_then(|file| file.take(LONGEST_KEY + 1).read_to_string(&mut text));
         let endless = || std::io::Error::other(format!("it has more than {LONGEST_KEY} bytes"));
-        let whole = read.and_then(|len| if len as u64 == LONGEST_KEY { Err(endless()) } else { Ok(text) });
+        let whole = read.and_then(|len| if len as u64 > LONGEST_KEY { Err(endless()) } else { Ok(text) });
         let _ = sender.send(whole);
     });
     let silent = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing could be read from it in time");
     read.recv_timeout(KEY_PATIENCE).map_err(silent)?
 }
 
-fn bad_key(error: &KeyError, source: &str) -> Failure {
+fn bad_key(error: &KeyRingError, source: &str) -> Failure {
     let hint = match error {
-        KeyError::Short(_) => format!("`mesh keygen` prints a good one; a passphrase needs {MIN_PASSPHRASE} bytes"),
-        KeyError::TooMany(_) => "keep the current key on the first line and the previous one on the second".into(),
-        KeyError::Empty | KeyError::Malformed(_) => "`mesh keygen` prints a good one; copy the whole line".into(),
+        KeyRingError::TooMany(_) => "keep the current key on the first line and the previous one on the second".into(),
+        KeyRingError::Line { error: KeyError::Short(_), .. } => {
+            format!("`mesh keygen` prints a good one; a passphrase needs {MIN_PASSPHRASE} bytes")
+        }
+        KeyRingError::Empty => "`mesh keygen` prints a good one; copy the whole line".into(),
+        KeyRingError::Line { .. } => {
+            "`mesh keygen` prints a good one; copy the whole line and nothing else, and a second key onto a line of its own".into()
+        }
     };
     Failure::new(Exit::NoKey, "M101", format!("{source} cannot be used: {error}"), hint)
 }
@@ -286,10 +290,10 @@ pub fn literal(server: &str) -> Option<SocketAddrV4> {
     server.parse().ok()
 }
 
-/// The environment of this process. Values that are not UTF-8 count as absent.
+/// The environment of this process. What is empty counts as absent; what is not UTF-8 is replaced, so that it is refused by what it is for.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn process_env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
 }
 
 /// Whether a variable of this process is set, and to nothing.
@@ -370,6 +374,8 @@ mod tests {
         let failure = common.keys(&short).expect_err("too short");
         assert!(failure.what.contains("ENCRYPTION_KEY") && !failure.what.contains("hunter2"), "{failure}");
         assert!(failure.hint.contains("keygen"));
+        let through_sudo = |name: &str| (name == "SUDO_UID").then(|| "1000".to_string());
+        assert!(common.keys(&through_sudo).expect_err("no key").hint.contains("--preserve-env"));
     }
 
     #[test]

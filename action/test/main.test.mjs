@@ -45,14 +45,15 @@ test('the main step', options, async (t) => {
     }),
 
     it('secrets are masked first, and never reach an argument, a file of the runner or the log', async (t) => {
-      const job = new Job(t, { ...PRIMARY, token: 'ghs_tokentoken' });
+      const previous = KEY.replace('MDEy', 'MTIz');
+      const job = new Job(t, { ...PRIMARY, key: `${KEY}\r\n${previous}\r\n`, token: 'ghs_tokentoken' });
 
       const { out } = await job.main().ended;
       const after = await job.post().ended;
 
-      const secrets = [KEY, 'ghs_tokentoken', RUNTIME_TOKEN];
-      assert.deepEqual(out.split('\n').slice(0, 3), secrets.map((secret) => `::add-mask::${secret}`));
-      const unmasked = out.split('\n').slice(3).join('\n') + after.out;
+      const secrets = [KEY, previous, 'ghs_tokentoken', RUNTIME_TOKEN];
+      assert.deepEqual(out.split('\n').slice(0, 4), secrets.map((secret) => `::add-mask::${secret}`));
+      const unmasked = out.split('\n').slice(4).join('\n') + after.out;
       const written = ['STATE', 'OUTPUT', 'ENV', 'PATH', 'STEP_SUMMARY'].flatMap((file) =>
         ['main', 'post'].map((step) => job.text(step, `GITHUB_${file}`)),
       );

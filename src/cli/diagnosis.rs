@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::proto::announcement::Rejected;
-use crate::proto::peer::PeerView;
-use crate::proto::peer::State;
+use crate::proto::peer::{PeerView, State};
 use crate::rendezvous::board::Tally;
 
 /// Why a peer is not up, in the words of a table cell: the code and a phrase. Empty when it is up.
@@ -37,7 +36,9 @@ pub(super) fn not_joined(primary: Option<&PeerView>, tally: &Tally, after: Durat
     let (code, what) = why.split_once(' ').unwrap_or(("M301", "no path"));
     let hint = "run `mesh doctor` on both machines; behind some NATs no direct path is possible";
     let code = if code == "M401" { "M401" } else { "M301" };
-    Failure::new(Exit::NoPath, code, format!("no path to the primary after {after}: {what}"), hint)
+    let others = Some(foreign(tally)).filter(|count| *count > 0).map(|count| format!(" ({})", unopened(count)));
+    let what = format!("no path to the primary after {after}: {what}{}", others.unwrap_or_default());
+    Failure::new(Exit::NoPath, code, what, hint)
 }
 
 /// Why fewer than `wanted` aux are up at the deadline: where nobody is, and one cause says it all, by that cause.
@@ -60,20 +61,32 @@ fn exit_of(code: &str) -> Exit {
     if code == "M106" { Exit::NoRendezvous } else { Exit::Missing }
 }
 
+/// How many announcements could not be read.
+fn foreign(tally: &Tally) -> u64 {
+    let causes = [Rejected::OtherKey, Rejected::Unauthentic, Rejected::Malformed, Rejected::Foreign];
+    causes.iter().filter_map(|cause| tally.rejected.get(cause)).sum()
+}
+
+fn unopened(count: u64) -> String {
+    match count {
+        1 => "1 announcement does not open: sealed with another key, or altered".into(),
+        _ => format!("{count} announcements do not open: sealed with another key, or altered"),
+    }
+}
+
 const SERVICES: &str = "GitHub's services may be down; the next try may pass";
 
 /// Code, phrase and hint for somebody whose announcement was never read.
 fn absent(tally: &Tally) -> (&'static str, String, &'static str) {
-    let count = |causes: &[Rejected]| causes.iter().filter_map(|cause| tally.rejected.get(cause)).sum::<u64>();
-    let foreign = count(&[Rejected::OtherKey, Rejected::Unauthentic, Rejected::Malformed, Rejected::Foreign]);
-    let stale = count(&[Rejected::Stale]) + tally.other_attempts;
+    let count = |cause| tally.rejected.get(&cause).copied().unwrap_or_default();
+    let foreign = foreign(tally);
+    let stale = count(Rejected::Stale) + tally.other_attempts;
     if let Some(trouble) = &tally.trouble {
         ("M106", format!("the rendezvous fails: {trouble}"), SERVICES)
-    } else if count(&[Rejected::Version]) > 0 {
+    } else if count(Rejected::Version) > 0 {
         ("M102", "its announcement is of another version of mesh".into(), "use one version of mesh in all jobs")
     } else if foreign > 0 {
-        let what = format!("{foreign} announcements do not open: sealed with another key, or altered");
-        ("M102", what, "give all jobs the same key (MESH_KEY) and, outside of Actions, the same --run-id")
+        ("M102", unopened(foreign), "give all jobs the same key (MESH_KEY) and, outside of Actions, the same --run-id")
     } else if tally.unreadable > 0 {
         ("M106", format!("{} announcements cannot be fetched", tally.unreadable), "the next try may pass")
     } else if stale > 0 {

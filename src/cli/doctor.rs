@@ -233,11 +233,17 @@ fn bad(check: &'static str, failure: Failure) -> Finding {
 }
 
 fn key(common: &CommonArgs) -> Finding {
-    match common.keys(env()) {
-        Ok((_, false)) => good("key", "there, of 32 random bytes"),
-        Ok((_, true)) => note("key", "a passphrase", "`mesh keygen` prints a key that nobody can guess"),
-        Err(failure) => bad("key", failure),
+    let keys = match common.keys(env()) {
+        Ok(keys) => keys,
+        Err(failure) => return bad("key", failure),
+    };
+    if let Some(name) = keys.passphrases().next() {
+        return note("key", format!("the {name} is a passphrase"), "`mesh keygen` prints a key that nobody can guess");
     }
+    good(
+        "key",
+        if keys.ids().len() == 1 { "there, of 32 random bytes" } else { "two: the current one and the previous one" },
+    )
 }
 
 fn meeting_place(common: &CommonArgs) -> Finding {

@@ -109,9 +109,9 @@ impl Session {
         let started = clock::now();
         let env = env();
         let caller = Caller::from_env(env);
-        let (keys, passphrase) = common.keys(env)?;
-        if passphrase {
-            warn("the key is a passphrase: `mesh keygen` prints a key that nobody can guess");
+        let keys = common.keys(env)?;
+        for name in keys.passphrases() {
+            warn(&format!("the {name} is a passphrase: `mesh keygen` prints a key that nobody can guess"));
         }
         if Caller::is_garbled(env) {
             warn("SUDO_UID or SUDO_GID is missing or no number: COMMAND runs as root");

@@ -1,8 +1,8 @@
 //! What a peer tells the rendezvous: its key, its candidates and whom it has already opened towards; sealed, and bound to the name it
 //! is published under. Publishing and collecting are not here but in `rendezvous`.
 //!
-//! Envelope: `MSHE` | version 1 | number of boxes 1 | boxes, one for each key of the sender and all of one length, each of them
-//! key id 4 | nonce 24 | XChaCha20-Poly1305(length u32, JSON, zeros to a multiple of 1 KiB).
+//! Envelope: `MSHE` | version (1 byte) | number of boxes (1 byte) | boxes, one for each key of the sender and all of one length.
+//! Box: key id (4 bytes) | nonce (24 bytes) | XChaCha20-Poly1305(length u32, JSON, zeros to a multiple of 1 KiB).
 //! Associated data: the run's context, the version and the name. So an announcement that is renamed, replayed from another run
 //! or attempt, or given to another role does not open.
 
@@ -188,8 +188,7 @@ pub fn seal(announcement: &Announcement, keys: &KeyRing, name: &Name, rng: &mut 
     plain.extend(json);
     plain.resize(plain.len().next_multiple_of(PAD), 0);
 
-    let boxes = keys.iter().map(|keys| seal_box(&plain, keys, name, rng.random()));
-    let boxes: Vec<_> = boxes.collect();
+    let boxes: Vec<_> = keys.iter().map(|key| seal_box(&plain, key, name, rng.random())).collect();
     [MAGIC, &[VERSION, boxes.len() as u8][..], &boxes.concat()].concat()
 }
 
@@ -220,8 +219,8 @@ pub fn open(bytes: &[u8], ring: &KeyRing, name: &Name, now: u64) -> Result<Annou
 }
 
 /// The first box that one of our keys is for, without its key id.
-fn own_box<'r, 'b>(boxes: &'b [u8], ring: &'r KeyRing) -> Result<(&'r RunKeys, &'b [u8]), Rejected> {
-    let (count, boxes) = boxes.split_first().ok_or(Rejected::Foreign)?;
+fn own_box<'r, 'b>(counted: &'b [u8], ring: &'r KeyRing) -> Result<(&'r RunKeys, &'b [u8]), Rejected> {
+    let (count, boxes) = counted.split_first().ok_or(Rejected::Foreign)?;
     let count = usize::from(*count);
     if count == 0 || count > MAX_KEYS || !boxes.len().is_multiple_of(count) || boxes.len() / count < KEY_ID {
         return Err(Rejected::Foreign);
@@ -276,11 +275,14 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
+    /// Up to the first box.
+    const HEADER: usize = MAGIC.len() + 2;
+
     #[test]
     fn an_announcement_opens_under_its_own_name() {
         let (sealed, keys, name) = sealed();
         assert_eq!(open(&sealed, &keys, &name, NOW), Ok(example()));
-        assert_eq!((sealed.len() - (MAGIC.len() + 2) - (KEY_ID + NONCE + 16)) % PAD, 0);
+        assert_eq!((sealed.len() - HEADER - (KEY_ID + NONCE + 16)) % PAD, 0);
     }
 
     #[test]
@@ -319,7 +321,7 @@ mod tests {
     fn a_number_of_boxes_that_does_not_fit_is_foreign() {
         let (sealed, keys, name) = sealed();
         for count in [0, 2, 3, 255] {
-            let bytes = [MAGIC, &[VERSION, count][..], &sealed[MAGIC.len() + 2..sealed.len() - 1]].concat();
+            let bytes = [MAGIC, &[VERSION, count][..], &sealed[HEADER..sealed.len() - 1]].concat();
             assert_eq!(open(&bytes, &keys, &name, NOW), Err(Rejected::Foreign), "{count}");
         }
         for short in [&[VERSION, 1][..], &[VERSION, 2, 0, 0]] {
@@ -394,7 +396,7 @@ mod tests {
     fn keys(masters: &[u8], run: &str) -> KeyRing {
         let context = Context { repository: "1".into(), run: run.into(), attempt: 1 };
         let text: Vec<_> = masters.iter().map(|master| MasterKey::from_bytes([*master; 32]).to_text()).collect();
-        KeyRing::parse(&text.join("\n"), &context).expect("good keys").0
+        KeyRing::parse(&text.join("\n"), &context).expect("good keys")
     }
 
     fn sealed() -> (Vec<u8>, KeyRing, Name) {

@@ -1,4 +1,4 @@
-//! Bytes of a fixed number as text in announcements: base64url without padding (RFC 4648 section 5). For `#[serde(with = "...")]`.
+//! A fixed number of bytes as text in announcements: base64url without padding (RFC 4648 section 5). For `#[serde(with = "...")]`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,5 +16,5 @@ where
 {
     let text = String::deserialize(from)?;
     let bytes: Option<[u8; N]> = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
-    bytes.map(T::from).ok_or_else(|| D::Error::custom(format!("`{text}` is not {N} bytes in base64url")))
+    bytes.map(T::from).ok_or_else(|| D::Error::custom("not base64url of the right length"))
 }

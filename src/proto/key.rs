@@ -13,7 +13,7 @@ use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::keyring::{KeyId, MAX_KEYS};
+use super::keyring::KeyId;
 
 const PREFIX: &str = "mesh1_";
 
@@ -24,20 +24,15 @@ pub const MIN_PASSPHRASE: usize = 16;
 /// Why a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Nothing but white space.
-    #[error("the key is empty")]
-    Empty,
     /// A `mesh1_` key of another length, or with letters that base64url does not have.
     #[error("a key that begins with `mesh1_` must go on with 43 letters of base64url, this one has {0}")]
     Malformed(usize),
     /// A passphrase that could be guessed.
     #[error("the key has {0} bytes, a passphrase needs at least {MIN_PASSPHRASE}")]
     Short(usize),
-    /// More lines than keys that are taken at once.
-    #[error(
-        "there are {0} keys, and at most {MAX_KEYS} are taken: the current one, and on a line of its own the previous one"
-    )]
-    TooMany(usize),
+    /// A `mesh1_` key with something before it, or characters that are not UTF-8.
+    #[error("it is a key with quotes or other characters around it, or damaged")]
+    Garbled,
 }
 
 /// The secret that all runners of a run share.
@@ -51,12 +46,12 @@ impl MasterKey {
     }
 
     /// Reads `mesh1_<base64url of 32 bytes>`, or stretches any other text of at least [`MIN_PASSPHRASE`] bytes with Argon2id
-    /// (64 MiB, 3 passes, salted with `repository`). White space around is ignored. Tells whether it was such a passphrase.
+    /// (64 MiB, 3 passes, salted with `repository`). Tells whether it was such a passphrase.
     pub fn parse(text: &str, repository: &str) -> Result<(Self, bool), KeyError> {
-        let text = text.trim();
         match text.strip_prefix(PREFIX) {
-            _ if text.is_empty() => Err(KeyError::Empty),
             Some(rest) => decode(rest).map(|key| (key, false)).ok_or(KeyError::Malformed(rest.len())),
+            None if text.to_ascii_lowercase().contains(PREFIX) => Err(KeyError::Garbled),
+            None if text.contains(char::REPLACEMENT_CHARACTER) => Err(KeyError::Garbled),
             None if text.len() < MIN_PASSPHRASE => Err(KeyError::Short(text.len())),
             None => Ok((stretch(text, repository), true)),
         }
@@ -208,15 +203,24 @@ mod tests {
     fn a_printed_key_is_read_back() {
         let key = MasterKey::from_bytes([7; 32]);
         assert_eq!(key.to_text().len(), 49);
-        assert_eq!(MasterKey::parse(&format!(" {}\n", key.to_text()), "r"), Ok((key, false)));
+        assert_eq!(MasterKey::parse(&key.to_text(), "r"), Ok((key, false)));
     }
 
     #[test]
     fn keys_that_are_too_short_or_malformed_are_refused() {
-        assert_eq!(MasterKey::parse(" \n", "r"), Err(KeyError::Empty));
+        assert_eq!(MasterKey::parse("", "r"), Err(KeyError::Short(0)));
         assert_eq!(MasterKey::parse("secret", "r"), Err(KeyError::Short(6)));
         assert_eq!(MasterKey::parse("mesh1_AAAA", "r"), Err(KeyError::Malformed(4)));
         assert_eq!(MasterKey::parse(&format!("mesh1_{}", "*".repeat(43)), "r"), Err(KeyError::Malformed(43)));
+    }
+
+    #[test]
+    fn a_key_that_was_damaged_on_its_way_is_no_passphrase() {
+        let key = MasterKey::from_bytes([7; 32]).to_text();
+        for garbled in [format!("\"{key}\""), key.to_uppercase(), format!("key={key}"), "a passphrase \u{fffd}".into()]
+        {
+            assert_eq!(MasterKey::parse(&garbled, "r"), Err(KeyError::Garbled), "{garbled}");
+        }
     }
 
     #[test]

@@ -9,40 +9,74 @@ use super::key::{Context, KeyError, MasterKey, RunKeys};
 /// The most keys at once: the current one and the previous one.
 pub const MAX_KEYS: usize = 2;
 
-/// Tells which shared key something was made with, without telling the key.
+/// Names a shared key without telling it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyId(#[serde(with = "base64url")] pub [u8; 4]);
+
+/// Why a text is not one key or two.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRingError {
+    /// Nothing but white space.
+    #[error("it is empty")]
+    Empty,
+    /// More lines than keys that are taken at once.
+    #[error("it has {0} lines, and at most {MAX_KEYS} keys are taken: the current one and the previous one")]
+    TooMany(usize),
+    /// One of them is no key.
+    #[error("line {line}: {error}")]
+    Line {
+        /// Counted from 1, without empty ones.
+        line: usize,
+        /// What is wrong with it.
+        error: KeyError,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    keys: RunKeys,
+    passphrase: bool,
+}
 
 /// A run's keys from each shared key, the current one first.
 ///
 /// INVARIANT: from 1 to [`MAX_KEYS`] keys, all different.
 #[derive(Debug, Clone)]
-pub struct KeyRing(Vec<RunKeys>);
+pub struct KeyRing(Vec<Entry>);
 
 impl KeyRing {
-    /// Reads one key on each line as [`MasterKey::parse`] does, the current one first; empty lines and repetitions do not count.
-    /// Tells whether one of them was a passphrase.
-    pub fn parse(text: &str, context: &Context) -> Result<(Self, bool), KeyError> {
+    /// Reads one key on each line as [`MasterKey::parse`] does, the current one first. White space around, a byte order mark, empty lines
+    /// and repetitions do not count.
+    pub fn parse(text: &str, context: &Context) -> Result<Self, KeyRingError> {
+        let blank = |letter: char| letter.is_whitespace() || letter == '\u{feff}';
         let mut lines: Vec<&str> = vec![];
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        for line in text.lines().map(|line| line.trim_matches(blank)).filter(|line| !line.is_empty()) {
             if !lines.contains(&line) {
                 lines.push(line);
             }
         }
         match lines.len() {
-            0 => return Err(KeyError::Empty),
+            0 => return Err(KeyRingError::Empty),
             1..=MAX_KEYS => {}
-            many => return Err(KeyError::TooMany(many)),
+            many => return Err(KeyRingError::TooMany(many)),
         }
-        let parsed: Vec<_> =
-            lines.iter().map(|line| MasterKey::parse(line, &context.repository)).collect::<Result<_, _>>()?;
-        let passphrase = parsed.iter().any(|(_, passphrase)| *passphrase);
-        Ok((Self(parsed.iter().map(|(master, _)| RunKeys::new(master, context)).collect()), passphrase))
+        let entry = |(at, line): (usize, &&str)| {
+            let (master, passphrase) = MasterKey::parse(line, &context.repository)
+                .map_err(|error| KeyRingError::Line { line: at + 1, error })?;
+            Ok(Entry { keys: RunKeys::new(&master, context), passphrase })
+        };
+        lines.iter().enumerate().map(entry).collect::<Result<_, _>>().map(Self)
     }
 
     /// Every key, the current one first.
     pub fn iter(&self) -> impl Iterator<Item = &RunKeys> {
-        self.0.iter()
+        self.0.iter().map(|entry| &entry.keys)
+    }
+
+    /// Which keys are passphrases: `key`, or `current key` and `previous key` where there are two.
+    pub fn passphrases(&self) -> impl Iterator<Item = &'static str> {
+        let names: &[_] = if self.0.len() == 1 { &["key"] } else { &["current key", "previous key"] };
+        self.0.iter().zip(names).filter(|(entry, _)| entry.passphrase).map(|(_, name)| *name)
     }
 
     /// The ids of all keys, the current one's first.
@@ -66,19 +100,13 @@ impl KeyRing {
     }
 }
 
-impl From<RunKeys> for KeyRing {
-    fn from(keys: RunKeys) -> Self {
-        Self(vec![keys])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ring(keys: &[u8]) -> KeyRing {
         let text = keys.iter().map(|key| MasterKey::from_bytes([*key; 32]).to_text() + "\n").collect::<String>();
-        KeyRing::parse(&text, &context()).expect("good keys").0
+        KeyRing::parse(&text, &context()).expect("good keys")
     }
 
     fn context() -> Context {
@@ -92,25 +120,28 @@ mod tests {
         for text in
             [format!("{one}\n{two}"), format!("\r\n {one} \r\n\r\n{two}\r\n\r\n"), format!("{one}\n{two}\n{one}")]
         {
-            let (read, passphrase) = KeyRing::parse(&text, &context()).expect("two keys");
+            let read = KeyRing::parse(&text, &context()).expect("two keys");
             assert_eq!(read.ids(), ring(&[1, 2]).ids(), "{text:?}");
-            assert!(!passphrase);
+            assert_eq!(read.passphrases().count(), 0);
         }
-        assert_eq!(KeyRing::parse(&format!("{one}\n\n"), &context()).expect("one key").0.ids().len(), 1);
+        assert_eq!(KeyRing::parse(&format!("\u{feff}{one}\n\n"), &context()).expect("one key").ids().len(), 1);
     }
 
     #[test]
-    fn a_passphrase_beside_a_key_is_told() {
+    fn a_passphrase_is_told_and_which_of_the_two_it_is() {
+        let passphrases = |text: &str| KeyRing::parse(text, &context()).expect(text).passphrases().collect::<Vec<_>>();
         let text = format!("{}\ncorrect horse battery", MasterKey::from_bytes([1; 32]).to_text());
-        assert!(KeyRing::parse(&text, &context()).expect("two keys").1);
+        assert_eq!(passphrases(&text), ["previous key"]);
+        assert_eq!(passphrases("correct horse battery"), ["key"]);
     }
 
     #[test]
     fn no_key_three_keys_and_a_bad_one_of_two_are_refused() {
         let refused = |text: &str| KeyRing::parse(text, &context()).expect_err(text);
-        assert_eq!(refused(" \n\n"), KeyError::Empty);
-        assert_eq!(refused("a passphrase of 1\na passphrase of 2\na passphrase of 3"), KeyError::TooMany(3));
-        assert_eq!(refused("a passphrase of 1\nshort"), KeyError::Short(5));
+        assert_eq!(refused(" \n\n"), KeyRingError::Empty);
+        assert_eq!(refused("a passphrase of 1\na passphrase of 2\na passphrase of 3"), KeyRingError::TooMany(3));
+        let error = KeyError::Short(5);
+        assert_eq!(refused("a passphrase of 1\nshort"), KeyRingError::Line { line: 2, error });
     }
 
     #[test]

@@ -15,7 +15,7 @@ use x25519_dalek::PublicKey;
 use super::announcement::{Ack, Announcement, Boot, PROTOCOL, Standing};
 use super::candidate::{Candidate, MAX_CANDIDATES};
 use super::hops::DEFAULT_OPENING_TTL;
-use super::key::Secret;
+use super::key::{RunKeys, Secret};
 use super::keyring::KeyRing;
 use super::nat::{self, Mapping};
 use super::overlay::Prefix;
@@ -363,10 +363,17 @@ impl Node {
         if overlay.address(announcement.role).is_none() {
             return Err(format!("the overlay {overlay} has no address for {}", announcement.role));
         }
+        if self.shared_keys(announcement).is_none() {
+            return Err("it has none of our keys".into());
+        }
         Ok(())
     }
 
-    /// INVARIANT: `check` has passed, and it was opened with a key that both have.
+    fn shared_keys(&self, announcement: &Announcement) -> Option<&RunKeys> {
+        self.config.keys.shared_with(&announcement.keys, self.config.role < announcement.role)
+    }
+
+    /// INVARIANT: `check` has passed.
     fn admit(&mut self, now: Instant, announcement: Announcement, born: u64) {
         let role = announcement.role;
         let acknowledged = announcement.acknowledges(self.config.role, self.boot, self.seq);
@@ -386,7 +393,7 @@ impl Node {
             None => {}
         }
         let Some(overlay) = self.config.overlay.address(role) else { return };
-        let Some(keys) = self.config.keys.shared_with(&announcement.keys, self.config.role < role) else { return };
+        let Some(keys) = self.shared_keys(&announcement) else { return };
         let secret = self.config.secret.to_static();
         let preshared = keys.preshared(&self.public, &announcement.public_key);
         let probes = keys.probes(&secret, &announcement.public_key);

@@ -172,7 +172,7 @@ fn stranger(stage: &Stage, patience: &str) -> Process {
     stage.mesh_with(&runner, &args, &[("MESH_KEY", OTHER_KEY)]).unwrap()
 }
 
-/// The envelope that somebody with another key publishes: only its length and its key id can be seen from outside.
+/// The envelope that somebody with another key publishes: its length and the ids of its keys are all that can be seen from outside.
 fn announcement_of_a_stranger() -> Vec<u8> {
     assert_ne!(OTHER_KEY, KEY);
     [b"MSHE\x01\x01".as_slice(), &[0; 4], &[7; 24], &[0; 1040]].concat()
