@@ -93,14 +93,11 @@ fn give_up_root(uid: Uid, gid: Gid) -> nix::Result<()> {
     setuid(uid)
 }
 
-/// Gives up every capability but those that a running mesh needs: to end and to start programs of other users, and, where `files` is
-/// set, to reach files of other users (a directory as rendezvous, the caller's runtime folder). Threads started later inherit this.
-pub fn keep_few_capabilities(files: bool) {
-    let mut keep = CapsHashSet::from([Capability::CAP_KILL, Capability::CAP_SETUID, Capability::CAP_SETGID]);
-    if files {
-        keep.insert(Capability::CAP_DAC_OVERRIDE);
-        keep.insert(Capability::CAP_FOWNER);
-    }
+/// Gives up every capability but those that a running mesh needs: to end and to start programs of other users, and to reach files of other
+/// users (the caller's runtime folder, a directory as rendezvous, this binary in somebody's home). Threads started later inherit this.
+pub fn keep_few_capabilities() {
+    use Capability::{CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID, CAP_SETUID};
+    let keep = CapsHashSet::from([CAP_KILL, CAP_SETUID, CAP_SETGID, CAP_DAC_OVERRIDE, CAP_FOWNER]);
     let Ok(held) = caps::read(None, CapSet::Permitted) else { return };
     let keep: CapsHashSet = held.intersection(&keep).copied().collect();
     for set in [CapSet::Effective, CapSet::Permitted] {

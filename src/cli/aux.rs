@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::link::clock;
 use crate::offload::distccd::{self, Distccd};
 use crate::offload::stats;
+use crate::privilege;
 use crate::proto::peer::PeerView;
 use crate::proto::probe::Farewell;
 use crate::proto::role::Role;
@@ -64,7 +65,7 @@ impl<'a> Aux<'a> {
         let slots = args.slots.unwrap_or(cores);
         let session = Session::start(&args.common, Role::Aux(args.index), slots, None).await?;
         let report = ReportFile::create(args.common.report.as_deref(), session.caller.as_ref())?;
-        session.drop_rights();
+        privilege::keep_few_capabilities();
         Ok(Self {
             args,
             slots,

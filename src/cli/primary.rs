@@ -23,6 +23,7 @@ use crate::control::{Request, Response};
 use crate::exit::{Exit, Failure};
 use crate::link::clock;
 use crate::offload::tally;
+use crate::privilege;
 use crate::proto::probe::Farewell;
 use crate::proto::role::Role;
 use crate::proto::transmit::Event;
@@ -83,7 +84,7 @@ fn is_refusal(failure: &Failure) -> bool {
 }
 
 async fn alone(args: &PrimaryArgs, signals: Signals) -> Outcome {
-    let caller = crate::privilege::Caller::from_env(super::env());
+    let caller = privilege::Caller::from_env(super::env());
     let mut report = ReportFile::create(args.common.report.as_deref(), caller.as_ref())?;
     let started = clock::now();
     let ended = match command::start(&args.command, [], caller.as_ref()) {
@@ -144,7 +145,7 @@ impl<'a> Primary<'a> {
             Offload::None => None,
         };
         let summary = StepSummary::open();
-        session.drop_rights();
+        privilege::keep_few_capabilities();
         let (journal, waiters) = (Journal::default(), Waiters::default());
         Ok(Self {
             args,

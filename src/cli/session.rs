@@ -18,7 +18,7 @@ use crate::github::config::Config as GithubConfig;
 use crate::link::socket::Socket;
 use crate::link::tun::Tun;
 use crate::link::{Handle, Link, Snapshot, clock, hops, interfaces, routes};
-use crate::privilege::{self, Caller};
+use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::opening_ttl;
 use crate::proto::key::Secret;
@@ -175,11 +175,6 @@ impl Session {
             publisher,
             tasks,
         })
-    }
-
-    /// Gives up the rights that were needed only to start.
-    pub(super) fn drop_rights(&self) {
-        privilege::keep_few_capabilities(!self.keeps_runs_apart || self.caller.is_some());
     }
 
     /// What happens next; waits for it.

@@ -4,12 +4,32 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use netns_tests::lab::Nat;
-use netns_tests::stage::Stage;
+use netns_tests::stage::{Stage, binary};
 
-use crate::common::SOON;
+use crate::common::{SOON, assert_ends, primary};
 
 /// `nobody` of Debian: a user that every machine has.
 const CALLER: u32 = 65534;
+
+/// Homes are closed to others on Ubuntu, and root without its rights over files is such another.
+#[test]
+fn a_daemon_of_root_s_own_finds_its_binary_in_a_closed_home() {
+    let stage = Stage::new("closed-home").unwrap();
+    let home = stage.folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    fs::copy(binary().unwrap(), home.join("mesh")).unwrap();
+    for path in [home.join("mesh"), home.clone()] {
+        std::os::unix::fs::chown(path, Some(CALLER), Some(CALLER)).unwrap();
+    }
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+    let args = ["--aux", "1", "--min-aux", "1", "--join-timeout", "30s", "--", "true"];
+    let (_, mut primary) = primary(&stage, Nat::None, &args);
+    let runner = stage.runner("aux0", Nat::None).unwrap();
+    let script = format!("shift; exec {}/mesh \"$@\"", home.display());
+    let mut aux = stage.mesh_under(&runner, &["sh", "-c", &script, "sh"], &["aux", "--index", "0"], &[]).unwrap();
+    assert_ends(&mut primary, 0);
+    assert_ends(&mut aux, 0);
+}
 
 #[test]
 fn command_and_files_belong_to_the_user_who_called_sudo_and_the_daemon_keeps_few_rights() {
