@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { test } from 'node:test';
-import { Job, KEY, STAND_IN, runs } from './runner.mjs';
+import { Job, KEY, STAND_IN, kill, runs } from './runner.mjs';
 
 const PRIMARY = { role: 'primary', aux: 3, key: KEY, mesh: STAND_IN };
 
@@ -28,7 +28,7 @@ test('the post step', { concurrency: true, timeout: 90_000 }, async (t) => {
     it('says that the mesh died in the middle of the job', async (t) => {
       const job = new Job(t, PRIMARY);
       await job.main().ended;
-      process.kill(job.pid(), 'SIGKILL');
+      kill(job.pid(), 'SIGKILL');
 
       const { code, out } = await job.post().ended;
 
@@ -39,7 +39,7 @@ test('the post step', { concurrency: true, timeout: 90_000 }, async (t) => {
     it('is content with a mesh that a step has left', async (t) => {
       const job = new Job(t, PRIMARY);
       await job.main().ended;
-      process.kill(job.pid(), 'SIGTERM');
+      kill(job.pid(), 'SIGTERM');
       await vanished(job.pid());
 
       const { code, out } = await job.post().ended;
@@ -68,7 +68,7 @@ test('the post step', { concurrency: true, timeout: 90_000 }, async (t) => {
       await job.main().ended;
       const { dir } = job.read('main', 'GITHUB_STATE');
       const pid = job.pid();
-      process.kill(pid, 'SIGTERM');
+      kill(pid, 'SIGTERM');
       await vanished(pid);
       fs.writeFileSync(`${dir}/pid`, `${process.pid}\n`);
 
@@ -87,7 +87,7 @@ test('the post step', { concurrency: true, timeout: 90_000 }, async (t) => {
     it('survives a report that is no JSON', async (t) => {
       const job = new Job(t, PRIMARY);
       await job.main().ended;
-      process.kill(job.pid(), 'SIGTERM');
+      kill(job.pid(), 'SIGTERM');
       await vanished(job.pid());
       fs.writeFileSync(job.read('main', 'GITHUB_OUTPUT').report, '{"peers": [');
 

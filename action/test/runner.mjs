@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 
 const ACTION = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const SERVING = ['primary', 'aux'];
@@ -33,7 +33,7 @@ export class Job {
   async #end() {
     for (const { child } of this.steps) child.kill('SIGKILL');
     await Promise.allSettled(this.steps.map((step) => step.ended));
-    for (const { pid } of SERVING.flatMap((verb) => this.calls(verb))) if (runs(pid)) process.kill(pid, 'SIGKILL');
+    for (const { pid } of SERVING.flatMap((verb) => this.calls(verb))) if (runs(pid)) kill(pid, 'SIGKILL');
     fs.rmSync(this.dir, { recursive: true, force: true });
   }
 
@@ -144,6 +144,16 @@ class Step {
       this.ended.then(() => fail(new Error(`the step ended without saying \`${text}\`: ${this.out}`)));
       this.#hear('');
     });
+  }
+}
+
+/** Sends a signal, to a daemon of root's too: a machine with a passwordless sudo starts it so. */
+export function kill(pid, signal) {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (error.code !== 'EPERM') throw error;
+    execFileSync('sudo', ['-n', 'kill', '-s', signal.slice(3), String(pid)]);
   }
 }
 
