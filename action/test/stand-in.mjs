@@ -35,8 +35,13 @@ function serve() {
 
 function serveNow() {
   const server = net.createServer((socket) => socket.on('data', (data) => answer(String(data), socket)));
-  server.listen(control, () => SUDO_UID && fs.chownSync(control, Number(SUDO_UID), Number(SUDO_GID)));
+  server.listen(control, () => own(control));
   process.on('SIGTERM', () => behave !== 'stubborn' && release('SIGTERM'));
+}
+
+// What a daemon of root's makes belongs to the user who called sudo.
+function own(file) {
+  if (SUDO_UID) fs.chownSync(file, Number(SUDO_UID), Number(SUDO_GID));
 }
 
 function answer(word, socket) {
@@ -56,6 +61,7 @@ function release(why) {
   const peer = { index: 0, overlay: '10.77.0.2', state: 'up', connect_ms: 120, path, tx_bytes: 5e6, rx_bytes: 1e6, slots: 4, jobs: 30 };
   const evil = { ...peer, index: 1, state: '|<b>\n' };
   fs.writeFileSync(flag('--report'), JSON.stringify({ peers: [peer, evil], offload: { engine: 'distcc', remote: 30, local: 2, cached: 0 } }));
+  own(flag('--report'));
   process.exit(0);
 }
 
