@@ -182,9 +182,24 @@ impl Link {
                 self.lose("packet the TUN device would not take");
             }
         }
+        let mut rebind = false;
         while let Some(event) = self.node.poll_event() {
+            rebind |= event == Event::Rebind;
             let _ = self.events.send(event);
         }
+        if rebind {
+            self.rebind();
+            self.drain();
+        }
+    }
+
+    /// Any port: that of the old socket is what the NATs on the way have wrong ideas of. Without a fresh one the old one goes on.
+    fn rebind(&mut self) {
+        match Socket::bind(0) {
+            Ok(socket) => self.socket = socket,
+            Err(error) => tracing::warn!(%error, "no fresh socket, going on with the old one"),
+        }
+        self.node.handle_rebound(clock::now(), interfaces::host_addresses(self.socket.port()));
     }
 
     fn lose(&mut self, cause: &'static str) {

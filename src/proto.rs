@@ -17,6 +17,7 @@ pub mod overlay;
 pub mod path;
 pub mod peer;
 pub mod probe;
+pub mod renewal;
 pub mod reset;
 pub mod role;
 pub mod schedule;

@@ -15,7 +15,7 @@ use super::build::Build;
 use super::command::{self, Running};
 use super::diagnosis::{too_few, why};
 use super::journal::{Journal, ReportFile};
-use super::session::{Happening, Session, no_stun, tell_network};
+use super::session::{Happening, Session, no_stun, tell_network, tell_rebind, tell_recovered};
 use super::signals::{Signals, exit_code};
 use super::waiting::{Formation, Waiters};
 use crate::config::{Offload, PrimaryArgs};
@@ -225,7 +225,7 @@ impl<'a> Primary<'a> {
         let slots = self.build.as_ref().map_or(0, |build| build.slots());
         let engine = self.args.offload.name();
         say(&format!("mesh is up: {} of {} aux, {slots} slots ({engine})", self.up.len(), self.args.aux));
-        self.session.await_peers(self.up.len() < usize::from(self.args.aux));
+        self.await_missing();
         self.settle();
     }
 
@@ -339,6 +339,15 @@ impl<'a> Primary<'a> {
                 self.journal.note(role, at, "none", "direct", "heard again");
                 self.follow().await;
             }
+            Event::Rebind => tell_rebind(),
+            Event::Suspect { role } => {
+                tracing::info!(peer = %role, "it does not answer");
+                self.session.await_peers(true);
+            }
+            Event::Recovered { role, took } => {
+                self.journal.note(role, at, "direct", "direct", &tell_recovered(role, took));
+                self.await_missing();
+            }
             Event::Left { role } => {
                 self.up.remove(&role);
                 warn(&format!("{role} has left"));
@@ -387,13 +396,17 @@ impl<'a> Primary<'a> {
         }
     }
 
+    fn await_missing(&self) {
+        self.session.await_peers(self.up.len() < usize::from(self.args.aux));
+    }
+
     /// Whatever depends on who is up.
     async fn follow(&mut self) {
         let peers = self.session.snapshot().await.peers;
         if let Some(build) = &mut self.build {
             build.follow(&peers);
         }
-        self.session.await_peers(self.up.len() < usize::from(self.args.aux));
+        self.await_missing();
         self.settle();
     }
 

@@ -412,6 +412,18 @@ pub(super) fn tell_network(mapping: Mapping, egress: usize, reflexive: &[SocketA
     }
 }
 
+/// A path is being repaired.
+pub(super) fn tell_rebind() {
+    say("no path, or the NAT's mapping has moved: opening again from a fresh socket");
+}
+
+/// A path works again. Returns why it had changed, for the report.
+pub(super) fn tell_recovered(role: Role, took: Duration) -> String {
+    let why = format!("M501 it did not answer or had moved, and is back after {} ms", took.as_millis());
+    say(&format!("{role}: {why}"));
+    why
+}
+
 /// No STUN server answered.
 pub(super) fn no_stun(common: &CommonArgs) -> Failure {
     let what = format!("no STUN server answered ({})", common.stun_servers().join(", "));

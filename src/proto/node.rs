@@ -21,6 +21,7 @@ use super::nat::{self, Mapping};
 use super::overlay::Prefix;
 use super::peer::{Output, Own, Peer, PeerView, State};
 use super::probe::{self, Farewell};
+use super::renewal::{self, Renewal};
 use super::reset::{self, Connections};
 use super::role::Role;
 use super::stun::{Answer, StunClient};
@@ -32,9 +33,6 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// How often handshakes are counted anew.
 const LIMIT_RESET: Duration = Duration::from_secs(1);
-
-/// A mapping that moves more often than this is announced only as often.
-const REPUBLISH_AFTER: Duration = Duration::from_secs(15);
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
@@ -77,8 +75,9 @@ pub struct Node {
     settled: bool,
     closing: bool,
     seq: u32,
-    republish_at: Option<Instant>,
-    published_at: Option<Instant>,
+    renewal: Renewal,
+    /// A fresh socket is asked for and not there yet.
+    rebinding: bool,
     reflexive: Vec<SocketAddr>,
     opening_ttl: u8,
     next_tick: Instant,
@@ -106,8 +105,8 @@ impl Node {
             settled: false,
             closing: false,
             seq: 0,
-            republish_at: None,
-            published_at: None,
+            renewal: Renewal::default(),
+            rebinding: false,
             reflexive: vec![],
             opening_ttl: DEFAULT_OPENING_TTL,
             next_tick: now + TICK,
@@ -165,17 +164,20 @@ impl Node {
         self.admit(now, announcement, born);
         self.handle_timeout(now);
         if self.config.role != Role::Primary {
-            self.publish(now);
+            self.publish();
         }
     }
 
     /// Takes an inner packet from the TUN device. What cannot be delivered is answered with a TCP reset, or dropped.
     pub fn handle_inner(&mut self, now: Instant, packet: &[u8]) {
         let role = reset::destination(packet).and_then(|to| self.config.overlay.role_at(to));
-        if let Some(peer) = role.and_then(|role| self.peers.get_mut(&role))
-            && peer.send(now, packet, &mut self.out)
-        {
-            return self.connections.note(packet);
+        if let Some(peer) = role.and_then(|role| self.peers.get_mut(&role)) {
+            if peer.send(now, packet, &mut self.out) {
+                return self.connections.note(packet);
+            }
+            if peer.state == State::Up {
+                return self.drop_one("inner packet while its path is repaired");
+            }
         }
         match reset::answer(packet) {
             Some(reset) if role.is_some() => self.out.inner.push_back(reset),
@@ -185,6 +187,9 @@ impl Node {
 
     /// Takes what has come due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.rebinding {
+            return;
+        }
         while let Some((to, bytes)) = self.stun.poll_transmit(now) {
             self.out.transmits.push_back(Transmit { to, ttl: None, bytes });
         }
@@ -195,10 +200,15 @@ impl Node {
             self.next_limit_reset = now + LIMIT_RESET;
             self.limit.reset();
         }
-        if self.republish_at.is_some_and(|at| at <= now) {
-            self.publish(now);
-        }
         self.drive_peers(now);
+        self.watch_paths(now);
+    }
+
+    /// A fresh socket is there, with these addresses; or the old one again, where there is no other.
+    pub fn handle_rebound(&mut self, now: Instant, hosts: Vec<SocketAddr>) {
+        self.rebinding = false;
+        self.config.hosts = hosts;
+        self.handle_timeout(now);
     }
 
     /// A datagram for the socket.
@@ -218,9 +228,13 @@ impl Node {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.rebinding {
+            return None;
+        }
+        let renewal = self.renewal.poll_timeout().filter(|_| self.settled && !self.closing);
         let peers = self.peers.values().filter_map(Peer::poll_timeout);
         let tick = (!self.peers.is_empty()).then_some(self.next_tick.min(self.next_limit_reset));
-        peers.chain(tick).chain(self.stun.poll_timeout()).chain(self.republish_at).min()
+        peers.chain(tick).chain(self.stun.poll_timeout()).chain(renewal).min()
     }
 
     /// Says goodbye to every peer and asks for a closing announcement, for those that come later.
@@ -230,7 +244,7 @@ impl Node {
             peer.say_goodbye(now, farewell);
         }
         if self.settled {
-            self.publish(now);
+            self.publish();
         }
         self.handle_timeout(now);
     }
@@ -269,15 +283,7 @@ impl Node {
         match self.stun.handle_response(now, from, datagram) {
             Answer::Foreign => self.drop_one("STUN that we did not ask for"),
             Answer::Same => {}
-            Answer::Moved if self.settled => {
-                self.reflexive = self.stun.reflexive();
-                tracing::info!("the NAT mapping has moved, announcing it again");
-                // Acknowledgements on their way are of the old address: a number that was never published voids them.
-                self.seq += 1;
-                self.peers.values_mut().for_each(|peer| peer.reopen(now));
-                let earliest = self.published_at.map_or(now, |at| at + REPUBLISH_AFTER);
-                self.republish_at.get_or_insert(earliest.max(now));
-            }
+            Answer::Moved if self.settled => self.renewal.handle_moved(now),
             Answer::Moved => {}
         }
         self.handle_timeout(now);
@@ -341,6 +347,32 @@ impl Node {
         let before = std::mem::replace(&mut self.lost, lost);
         let fresh: Vec<_> = self.lost.difference(&before).copied().collect();
         fresh.into_iter().for_each(|role| self.reset_connections(role));
+    }
+
+    fn watch_paths(&mut self, now: Instant) {
+        if self.peers.values().any(Peer::is_suspect) {
+            self.stun.hasten(now);
+        }
+        match self.peers.get(&Role::Primary).filter(|peer| peer.state != State::Left) {
+            Some(peer) if peer.is_suspect() => self.renewal.handle_lost(now, Duration::ZERO),
+            Some(peer) if peer.path().0.is_none() => self.renewal.handle_lost(now, renewal::JOINING),
+            _ => self.renewal.handle_found(),
+        }
+        if self.settled && !self.closing && self.renewal.take(now) {
+            self.rebind(now);
+        }
+    }
+
+    /// Nobody has let the fresh socket in: all paths begin anew, and so does STUN.
+    fn rebind(&mut self, now: Instant) {
+        tracing::info!("the paths begin anew from a fresh socket");
+        (self.rebinding, self.settled) = (true, false);
+        // Acknowledgements on their way are of the old address: a number that was never published voids them.
+        self.seq += 1;
+        self.stun = StunClient::new(now, &self.config.stun, &mut self.rng);
+        self.peers.values_mut().for_each(|peer| peer.reopen(now));
+        self.out.transmits.clear();
+        self.out.events.push_back(Event::Rebind);
     }
 
     fn reset_connections(&mut self, role: Role) {
@@ -412,23 +444,26 @@ impl Node {
     }
 
     fn settle(&mut self, now: Instant) {
+        let answers = self.stun.samples().len();
+        if answers == 0 && self.renewal.has_happened() {
+            self.stun = StunClient::new(now, &self.config.stun, &mut self.rng);
+            return;
+        }
         self.settled = true;
+        self.renewal.handle_settled(now);
         self.reflexive = self.stun.reflexive();
         let (mapping, egress) = self.network();
-        let answers = self.stun.samples().len();
         self.out.events.push_back(Event::Settled { answers, mapping, egress, reflexive: self.reflexive.clone() });
-        if self.config.role == Role::Primary {
-            self.publish(now);
+        if self.config.role == Role::Primary || !self.peers.is_empty() {
+            self.publish();
         }
         for (announcement, born) in std::mem::take(&mut self.early).into_values() {
             self.handle_announcement(now, announcement, born);
         }
     }
 
-    fn publish(&mut self, now: Instant) {
+    fn publish(&mut self) {
         self.seq += 1;
-        self.published_at = Some(now);
-        self.republish_at = None;
         self.peers.values_mut().for_each(Peer::forget_acknowledgement);
         self.out.events.push_back(Event::Publish(Box::new(self.announcement())));
     }

@@ -27,6 +27,12 @@ const LIVELY: Duration = Duration::from_secs(2);
 /// How often otherwise: below every mapping's lifetime.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// How often while the selected pair does not answer.
+const ANXIOUS: Duration = Duration::from_secs(1);
+
+/// A peer that has left so many pings unanswered is suspected to be out of reach.
+const SUSPICION: u32 = 3;
+
 /// How long after the last data a path counts as lively.
 const LIVELY_FOR: Duration = Duration::from_secs(45);
 
@@ -60,6 +66,8 @@ pub struct PathAgent {
     next_ping: Option<Instant>,
     last_data: Option<Instant>,
     rtt: Option<Duration>,
+    /// Pings on the selected pair since anything was heard.
+    unanswered: u32,
 }
 
 impl PathAgent {
@@ -77,6 +85,7 @@ impl PathAgent {
             next_ping: None,
             last_data: None,
             rtt: None,
+            unanswered: 0,
         }
     }
 
@@ -90,6 +99,11 @@ impl PathAgent {
         self.rtt
     }
 
+    /// Whether the selected pair has left several pings unanswered.
+    pub fn is_suspect(&self) -> bool {
+        self.unanswered > SUSPICION
+    }
+
     /// Our announcement has changed: nobody has opened towards the new one yet.
     pub fn forget_acknowledgement(&mut self) {
         self.acknowledged = false;
@@ -98,15 +112,14 @@ impl PathAgent {
         }
     }
 
-    /// Our own address has changed: unless a pair works, everything begins anew, and nobody has let the new address in.
+    /// Our own address has changed: everything begins anew, and nobody has let the new address in.
     pub fn reopen(&mut self, now: Instant) {
-        if self.selected.is_none() {
-            *self = Self::new(now, std::mem::take(&mut self.candidates), false);
-        }
+        *self = Self::new(now, std::mem::take(&mut self.candidates), false);
     }
 
     /// An authentic datagram came from `from`: it lets us in there.
     pub fn handle_heard(&mut self, now: Instant, from: SocketAddr) {
+        self.unanswered = 0;
         if self.heard.len() < IN_FLIGHT && self.heard.insert(from) && self.selected.is_none() {
             self.punching = Some(Schedule::new(PUNCHING, now));
         }
@@ -149,6 +162,7 @@ impl PathAgent {
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(selected) = self.selected {
             if self.next_ping.is_some_and(|at| at <= now) {
+                self.unanswered += 1;
                 self.next_ping = Some(now + self.pace(now));
                 self.due.push((selected, Reach::Full));
             }
@@ -200,6 +214,9 @@ impl PathAgent {
     }
 
     fn pace(&self, now: Instant) -> Duration {
+        if self.unanswered > 1 {
+            return ANXIOUS;
+        }
         if self.last_data.is_some_and(|at| now - at <= LIVELY_FOR) { LIVELY } else { QUIET }
     }
 }
@@ -300,12 +317,29 @@ mod tests {
         path.handle_tunnelled(now, addr(MAPPED));
         let mut times = vec![];
         for second in 0..120 {
-            if !pings(&mut path, now + Duration::from_secs(second)).is_empty() {
+            let at = now + Duration::from_secs(second);
+            if !pings(&mut path, at).is_empty() {
                 times.push(second);
+                path.handle_heard(at, addr(MAPPED));
             }
         }
         assert_eq!(times[..3], [2, 4, 6]);
         assert!(times.windows(2).last().is_some_and(|last| last[1] - last[0] == 5));
+    }
+
+    #[test]
+    fn a_pair_that_does_not_answer_is_pinged_every_second_and_suspected_after_three_pings() {
+        let now = Instant::now();
+        let mut path = agent(now, true);
+        path.handle_tunnelled(now, addr(MAPPED));
+        let mut suspected = vec![];
+        for second in 0..9 {
+            pings(&mut path, now + Duration::from_secs(second));
+            suspected.extend(path.is_suspect().then_some(second));
+        }
+        assert_eq!(suspected, [6, 7, 8]);
+        path.handle_heard(now, addr(MAPPED));
+        assert!(!path.is_suspect());
     }
 
     fn addr(text: &str) -> SocketAddr {

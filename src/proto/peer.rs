@@ -122,6 +122,8 @@ pub struct Peer {
     unconfirmed: bool,
     goodbye: Option<(Farewell, Schedule)>,
     goodbye_heard: bool,
+    /// Since when its path is in doubt, while it counts as up.
+    suspected: Option<Instant>,
 }
 
 impl Peer {
@@ -152,6 +154,7 @@ impl Peer {
             unconfirmed: false,
             goodbye: None,
             goodbye_heard: false,
+            suspected: None,
         }
     }
 
@@ -193,11 +196,13 @@ impl Peer {
         now.saturating_duration_since(self.heard_at)
     }
 
-    /// A newer announcement of the same process. What works stays; the rest begins anew.
+    /// A newer announcement of the same process. What works stays; where it has moved, the path begins anew.
     pub fn handle_announcement(&mut self, now: Instant, announcement: Announcement, acknowledged: bool) {
-        if self.path.selected().is_none() || matches!(self.state, State::Gone | State::Left) {
+        let moved = announcement.candidates != self.announcement.candidates;
+        if moved || self.path.selected().is_none() || matches!(self.state, State::Gone | State::Left) {
             self.path = PathAgent::new(now, candidates(&announcement), acknowledged);
             self.handshake = None;
+            self.doubt(now);
         }
         self.announcement = announcement;
     }
@@ -210,6 +215,13 @@ impl Peer {
     /// Our own address has changed: what was opened from the old one is not.
     pub fn reopen(&mut self, now: Instant) {
         self.path.reopen(now);
+        self.handshake = None;
+        self.doubt(now);
+    }
+
+    /// Whether it counts as up and does not answer.
+    pub fn is_suspect(&self) -> bool {
+        self.state == State::Up && self.path.is_suspect()
     }
 
     /// Takes a probe that claims to be of this peer; false when it is not authentic.
@@ -223,7 +235,6 @@ impl Peer {
         out: &mut Output,
     ) -> bool {
         let Some(Probe { transaction, body }) = probe::open(datagram, &self.keys) else { return false };
-        self.hear(now, out);
         self.path.handle_heard(now, from);
         match body {
             Body::Ping { .. } => {
@@ -240,6 +251,7 @@ impl Peer {
             }
             Body::ByeAck => self.goodbye_heard = true,
         }
+        self.hear(now, out);
         true
     }
 
@@ -303,6 +315,7 @@ impl Peer {
         }
         self.notice_silence(now, out);
         self.path.handle_timeout(now);
+        self.notice_doubt(now, out);
         let mut transaction: Transaction = rng.random();
         while let Some((to, reach)) = self.path.poll_ping(now, transaction) {
             let ttl = (reach == Reach::Opening).then_some(own.opening_ttl);
@@ -342,11 +355,33 @@ impl Peer {
         }
     }
 
+    /// A peer that was silent or has moved is back once there is a path that answers.
     fn hear(&mut self, now: Instant, out: &mut Output) {
         self.heard_at = now;
-        if self.state == State::Gone {
-            self.state = State::Up;
-            out.events.push_back(Event::Back { role: self.announcement.role });
+        if self.path.selected().is_none() {
+            return;
+        }
+        let (role, suspected) = (self.announcement.role, self.suspected.take());
+        match (self.state, suspected) {
+            (State::Gone, _) => {
+                self.state = State::Up;
+                out.events.push_back(Event::Back { role });
+            }
+            (State::Up, Some(since)) => out.events.push_back(Event::Recovered { role, took: now - since }),
+            _ => {}
+        }
+    }
+
+    fn doubt(&mut self, now: Instant) {
+        if self.state == State::Up {
+            self.suspected.get_or_insert(now);
+        }
+    }
+
+    fn notice_doubt(&mut self, now: Instant, out: &mut Output) {
+        if self.is_suspect() && self.suspected.is_none() {
+            self.suspected = Some(now);
+            out.events.push_back(Event::Suspect { role: self.announcement.role });
         }
     }
 

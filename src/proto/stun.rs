@@ -28,6 +28,9 @@ const STRAGGLERS: Duration = Duration::from_millis(400);
 /// Linux forgets a mapping without an answer after 30 s; three refreshes fit.
 const REFRESH: Duration = Duration::from_secs(10);
 
+/// The least time between two refreshes.
+const HASTE: Duration = Duration::from_secs(2);
+
 /// How many servers keep the mapping alive.
 const REFRESHED: usize = 2;
 
@@ -101,6 +104,13 @@ impl StunClient {
         match server.mapped.replace(mapped) {
             Some(before) if before != mapped => Answer::Moved,
             _ => Answer::Same,
+        }
+    }
+
+    /// Asks the servers again now, unless they have just been asked: the mapping may have moved.
+    pub fn hasten(&mut self, now: Instant) {
+        if let Some(at) = self.refresh_at.filter(|at| *at - now <= REFRESH - HASTE) {
+            self.refresh_at = Some(at.min(now));
         }
     }
 

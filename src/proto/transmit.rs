@@ -25,6 +25,12 @@ pub enum Event {
     Settled { answers: usize, mapping: Mapping, egress: usize, reflexive: Vec<SocketAddr> },
     /// To be published; the times in it are the publisher's to fill in. It follows the opening datagrams that it promises.
     Publish(Box<Announcement>),
+    /// A fresh socket is asked for; until [`super::node::Node::handle_rebound`] the node is silent.
+    Rebind,
+    /// A peer does not answer.
+    Suspect { role: Role },
+    /// A peer that did not answer, or whose address has changed, is heard again after so long.
+    Recovered { role: Role, took: Duration },
     /// The first authenticated packet of this peer came through the tunnel.
     Up { role: Role, connect: Duration, at: SocketAddr },
     /// Nothing was heard of a peer for a while.

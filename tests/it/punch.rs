@@ -19,6 +19,9 @@ const KINDS: [Kind; 3] = [MASQ, AZURE, EIM_APDF];
 /// From the start to the last announcement: STUN, and twice the way through the rendezvous.
 const FORMING: Duration = Duration::from_secs(5);
 
+/// Three pings without an answer, a fresh socket, and three times the way through the rendezvous, each with time for the unlucky.
+const REPAIRED: Duration = Duration::from_secs(30);
+
 /// Longer than a silent peer may pass for present.
 const GONE: Duration = Duration::from_secs(15);
 
@@ -150,14 +153,16 @@ fn sixty_four_aux_come_up_within_fifteen_seconds_and_two_hundred_datagrams_for_e
 // --- the clash: these show that the simulated internet has what the order guards against
 
 #[test]
-fn when_the_first_opening_datagrams_are_lost_a_clash_keeps_the_pair_apart() {
+fn when_the_first_opening_datagrams_are_lost_a_clash_keeps_the_pair_apart_until_a_fresh_socket() {
     for (kind, up) in [(MASQ, false), (AZURE, false), (EIM_APDF, true)] {
         let mut net = Internet::new(9, Weather::default());
         let hosts = star(&mut net, &[AZURE, kind]);
         net.hosts[hosts[1]].loses_openings = true;
         net.run_for(Duration::from_secs(4));
         net.hosts[hosts[1]].loses_openings = false;
-        assert_eq!(net.run_until(Duration::from_secs(25), Internet::all_up), up, "{kind:?}");
+        assert_eq!(net.run_until(Duration::from_secs(10), Internet::all_up), up, "{kind:?}");
+        assert_up_within(&mut net, Duration::from_secs(20));
+        assert_eq!(net.noticed(hosts[1], is_rebinding).len(), usize::from(!up));
     }
 }
 
@@ -192,6 +197,58 @@ fn a_primary_whose_mapping_moves_before_it_is_acknowledged_is_found_at_the_new_o
     net.run_for(Duration::from_secs(2));
     net.hosts[hosts[0]].nat.rebind();
     assert_up_within(&mut net, Duration::from_secs(40));
+}
+
+#[test]
+fn a_mapping_that_moves_in_mid_flow_is_repaired_whosever_it_is() {
+    for (primary, aux) in KINDS.into_iter().flat_map(|one| KINDS.map(|other| (one, other))) {
+        for moved in [&[0][..], &[1], &[0, 1]] {
+            let mut net = Internet::new(17, Weather::default());
+            let hosts = star(&mut net, &[primary, aux, AZURE]);
+            assert_up_within(&mut net, FORMING);
+            net.run_for(Duration::from_secs(10));
+            moved.iter().for_each(|host| net.hosts[hosts[*host]].nat.rebind());
+            net.run_for(REPAIRED);
+            assert!(net.all_up(), "{primary:?} {aux:?} {moved:?}: {}", story(&net));
+            deliver_both_ways(&mut net, hosts[0], hosts[1]);
+            deliver_both_ways(&mut net, hosts[0], hosts[2]);
+            assert_eq!(net.violations, [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_repair_of_one_aux_leaves_the_others_alone() {
+    let mut net = Internet::new(18, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    net.hosts[hosts[1]].nat.rebind();
+    net.run_for(REPAIRED);
+    assert_eq!(net.noticed(hosts[1], is_rebinding).len(), 1);
+    assert_eq!(net.noticed(hosts[0], is_rebinding).len() + net.noticed(hosts[2], is_rebinding).len(), 0);
+    assert_eq!(net.noticed(hosts[2], |event| matches!(event, Event::Gone { .. } | Event::Suspect { .. })).len(), 0);
+}
+
+#[test]
+fn a_minute_without_a_network_is_survived() {
+    let mut net = Internet::new(20, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE, EIM_APDF]);
+    assert_up_within(&mut net, FORMING);
+    net.black_out(Duration::from_secs(60));
+    assert!(!net.all_up());
+    assert_up_within(&mut net, REPAIRED);
+    deliver_both_ways(&mut net, hosts[0], hosts[1]);
+    deliver_both_ways(&mut net, hosts[0], hosts[2]);
+}
+
+#[test]
+fn an_aux_whose_primary_is_dead_takes_few_sockets() {
+    let mut net = Internet::new(19, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    net.kill(hosts[0]);
+    net.run_for(Duration::from_secs(120));
+    assert!((2..=4).contains(&net.noticed(hosts[1], is_rebinding).len()), "{}", story(&net));
 }
 
 #[test]
@@ -401,6 +458,10 @@ fn is_up(event: &Event) -> bool {
 
 fn is_publication(event: &Event) -> bool {
     matches!(event, Event::Publish(_))
+}
+
+fn is_rebinding(event: &Event) -> bool {
+    *event == Event::Rebind
 }
 
 fn is_release(event: &Event) -> bool {

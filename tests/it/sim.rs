@@ -95,6 +95,7 @@ pub struct Host {
     keys: KeyRing,
     alive: bool,
     seq: u32,
+    renewals: u16,
     heard: BTreeSet<SocketAddr>,
     read: BTreeMap<Role, (Announcement, u64)>,
 }
@@ -179,6 +180,7 @@ impl Internet {
             nat,
             alive: true,
             seq: 0,
+            renewals: 0,
             heard: BTreeSet::new(),
             read: BTreeMap::new(),
         });
@@ -226,6 +228,13 @@ impl Internet {
         self.input(id, |node, now| node.close(now, farewell));
     }
 
+    /// For so long nothing arrives anywhere, announcements excepted.
+    pub fn black_out(&mut self, time: Duration) {
+        let loss = std::mem::replace(&mut self.weather.loss, 1.0);
+        self.run_for(time);
+        self.weather.loss = loss;
+    }
+
     /// A host vanishes without a word.
     pub fn kill(&mut self, id: HostId) {
         self.hosts[id].alive = false;
@@ -245,7 +254,7 @@ impl Internet {
             overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16),
             slots: 4,
             offload: None,
-            hosts: vec![SocketAddr::from((Ipv4Addr::new(192, 168, 1, 2), 40000 + id as u16))],
+            hosts: vec![inside(id, 0)],
             stun: stun_servers().to_vec(),
         }
     }
@@ -354,9 +363,20 @@ impl Internet {
             Event::Released | Event::Replaced => {
                 host.up.remove(&Role::Primary);
             }
-            Event::Settled { .. } | Event::Unusable { .. } => {}
+            Event::Rebind => self.rebind(id),
+            Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } | Event::Recovered { .. } => {}
         }
         self.hosts[id].events.push((self.now, event));
+    }
+
+    /// What was known of the old socket says nothing of the new one.
+    fn rebind(&mut self, id: HostId) {
+        let host = &mut self.hosts[id];
+        host.renewals += 1;
+        let inside = inside(id, host.renewals);
+        host.nat.renew(inside.port());
+        (host.seq, host.heard) = (0, BTreeSet::new());
+        self.input(id, |node, now| node.handle_rebound(now, vec![inside]));
     }
 
     fn publish(&mut self, by: HostId, mut announcement: Announcement) {
@@ -430,6 +450,11 @@ fn keys(masters: &[u8]) -> KeyRing {
 
 fn stun_servers() -> [SocketAddr; 2] {
     STUN.map(|server| server.parse().expect("an address"))
+}
+
+/// Of a host's first socket, or of a later one.
+fn inside(id: HostId, renewals: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(192, 168, 1, 2), 40000 + id as u16 + renewals * 300))
 }
 
 fn outside(id: HostId) -> Ipv4Addr {

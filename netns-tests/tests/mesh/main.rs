@@ -12,5 +12,6 @@ mod opening;
 mod privilege;
 mod releasing;
 mod rendezvous_faults;
+mod repairing;
 mod secrets;
 mod surviving;

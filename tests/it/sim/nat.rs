@@ -142,6 +142,12 @@ impl Nat {
         self.next_port += 1000;
     }
 
+    /// A socket on another inside port takes the place of the one before.
+    pub fn renew(&mut self, inside_port: u16) {
+        self.flows.clear();
+        self.inside_port = inside_port;
+    }
+
     fn mapped(&self, to: SocketAddr) -> Option<u16> {
         let mapping = self.kind.mapping;
         self.flows.iter().find(|(other, flow)| !flow.clashed && mapping.covers(**other, to)).map(|(_, flow)| flow.port)

@@ -1,0 +1,133 @@
+//! When this process takes a fresh socket, and so a fresh mapping in its NAT. A path that is lost cannot be punched again from the old
+//! port: what was sent from it before the other side had opened has made that NAT bind flows of its own, and each retry keeps them.
+//!
+//! Two reasons: STUN servers see our mapping moved, which every peer must learn; or an aux hears nothing of its primary. A primary whose
+//! own mapping stands does not move for one silent aux: the others' paths would be lost with it.
+
+use std::time::{Duration, Instant};
+
+use super::schedule::{Ladder, Schedule};
+
+/// From a fresh socket in use to the next one at least: each costs an announcement, and its readers seconds.
+const APART: Duration = Duration::from_secs(15);
+
+/// While the primary stays silent.
+const LOST: Ladder = Ladder { front_ms: &[0, 20_000, 60_000], every: Some(Duration::from_secs(60)) };
+
+/// How long a first path may take, after both sides have published, before its port is given up.
+pub const JOINING: Duration = Duration::from_secs(15);
+
+/// Keeps the reasons and the pace.
+#[derive(Debug, Default)]
+pub struct Renewal {
+    /// Since when our mapping is known to have moved.
+    moved: Option<Instant>,
+    lost: Option<Schedule>,
+    /// Since when a step of `lost` waits for its turn.
+    overdue: Option<Instant>,
+    /// When the newest fresh socket came into use.
+    last: Option<Instant>,
+}
+
+impl Renewal {
+    /// STUN says that our mapping is another than what we announced.
+    pub fn handle_moved(&mut self, now: Instant) {
+        self.moved.get_or_insert(now);
+    }
+
+    /// There is no working path to the primary; a renewal is worth it after `patience`. Said again and again, it counts from the first time.
+    pub fn handle_lost(&mut self, now: Instant, patience: Duration) {
+        self.lost.get_or_insert_with(|| Schedule::new(LOST, now + patience));
+    }
+
+    /// The path to the primary works.
+    pub fn handle_found(&mut self) {
+        (self.lost, self.overdue) = (None, None);
+    }
+
+    /// STUN has answered on the fresh socket: now it can be of use.
+    pub fn handle_settled(&mut self, now: Instant) {
+        self.last = self.last.map(|_| now);
+    }
+
+    /// Whether it is time; that moment is taken.
+    pub fn take(&mut self, now: Instant) -> bool {
+        if self.lost.as_mut().is_some_and(|lost| lost.take(now)) {
+            self.overdue.get_or_insert(now);
+        }
+        let due = self.due().is_some_and(|at| at <= now);
+        if due {
+            (self.moved, self.overdue, self.last) = (None, None, Some(now));
+        }
+        due
+    }
+
+    /// Whether there has been one.
+    pub fn has_happened(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// When [`Self::take`] may have something to say.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let step = self.lost.as_ref().and_then(Schedule::next).filter(|_| self.overdue.is_none());
+        self.due().into_iter().chain(step).min()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let earliest = self.last.map(|last| last + APART);
+        self.moved.into_iter().chain(self.overdue).min().max(earliest).filter(|_| self.moved.or(self.overdue).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn times(renewal: &mut Renewal, start: Instant, until: u64) -> Vec<u64> {
+        (0..until).filter(|second| renewal.take(start + secs(*second))).collect()
+    }
+
+    #[test]
+    fn a_moved_mapping_is_renewed_at_once_and_never_twice_within_fifteen_seconds() {
+        let (now, mut renewal) = (Instant::now(), Renewal::default());
+        renewal.handle_moved(now);
+        assert!(renewal.take(now));
+        renewal.handle_settled(now + secs(1));
+        renewal.handle_moved(now + secs(3));
+        assert_eq!(renewal.poll_timeout(), Some(now + secs(1) + APART));
+        assert_eq!(times(&mut renewal, now, 100), [16]);
+    }
+
+    #[test]
+    fn a_lost_primary_is_worth_ever_fewer_renewals() {
+        let (now, mut renewal) = (Instant::now(), Renewal::default());
+        renewal.handle_lost(now, secs(2));
+        renewal.handle_lost(now + secs(1), secs(2));
+        assert_eq!(times(&mut renewal, now, 200), [2, 22, 62, 122, 182]);
+    }
+
+    #[test]
+    fn a_fresh_socket_that_took_long_to_come_into_use_has_its_time() {
+        let (now, mut renewal) = (Instant::now(), Renewal::default());
+        renewal.handle_lost(now, secs(0));
+        assert!(renewal.take(now));
+        renewal.handle_settled(now + secs(58));
+        assert!(!renewal.take(now + secs(58)), "the step of 20 s waits");
+        renewal.handle_lost(now + secs(60), secs(0));
+        renewal.handle_found();
+        assert_eq!(renewal.poll_timeout(), None);
+        assert!(times(&mut renewal, now, 200).is_empty());
+    }
+
+    #[test]
+    fn a_path_that_works_again_ends_it() {
+        let (now, mut renewal) = (Instant::now(), Renewal::default());
+        renewal.handle_lost(now, secs(2));
+        renewal.handle_found();
+        assert!(times(&mut renewal, now, 100).is_empty());
+    }
+}
