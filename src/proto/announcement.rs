@@ -17,8 +17,8 @@ use x25519_dalek::PublicKey;
 
 use super::base64url;
 use super::candidate::{Candidate, MAX_CANDIDATES};
-use super::key::RunKeys;
-use super::keyring::{KeyId, KeyRing, MAX_KEYS};
+use super::key::{KeyId, RunKeys};
+use super::keyring::{KeyRing, MAX_KEYS};
 use super::nat::Mapping;
 use super::role::Role;
 

@@ -10,10 +10,11 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hkdf::Hkdf;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::keyring::KeyId;
+use super::base64url;
 
 const PREFIX: &str = "mesh1_";
 
@@ -101,6 +102,10 @@ impl Context {
     }
 }
 
+/// Names a shared key without telling it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyId(#[serde(with = "base64url")] pub [u8; 4]);
+
 /// What one shared secret gives for one run.
 #[derive(Clone)]
 pub struct RunKeys {
@@ -122,7 +127,7 @@ impl RunKeys {
         }
     }
 
-    /// Tells which shared secret sealed an announcement, without telling the secret.
+    /// The name of the shared secret, as sealed announcements carry it.
     pub fn key_id(&self) -> KeyId {
         self.key_id
     }

@@ -1,17 +1,10 @@
 //! The shared keys that a process takes: the current one, and while keys are rotated the one before it. A mesh forms across the
 //! change, since every process seals for each of its keys and a pair uses one that both have.
 
-use serde::{Deserialize, Serialize};
-
-use super::base64url;
-use super::key::{Context, KeyError, MasterKey, RunKeys};
+use super::key::{Context, KeyError, KeyId, MasterKey, RunKeys};
 
 /// The most keys at once: the current one and the previous one.
 pub const MAX_KEYS: usize = 2;
-
-/// Names a shared key without telling it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyId(#[serde(with = "base64url")] pub [u8; 4]);
 
 /// Why a text is not one key or two.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
