@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::actions::{StepSummary, mask, say, warn};
 use super::diagnosis::not_joined;
 use super::journal::{Journal, ReportFile};
-use super::session::{Happening, Session, no_stun, tell_network, tell_rebind, tell_recovered};
+use super::session::{Happening, Session, no_stun, tell_network, tell_recovered};
 use super::signals::{Signals, exit_code};
 use super::waiting::{Formation, Waiters};
 use super::{Outcome, env};
@@ -165,11 +165,8 @@ impl<'a> Aux<'a> {
                 self.set_up(true);
                 self.journal.note(role, at, "none", "direct", "heard again");
             }
-            Event::Rebind => tell_rebind(),
-            Event::Suspect { role } => {
-                tracing::info!(peer = %role, "it does not answer");
-                self.session.await_peers(true);
-            }
+            Event::Rebind => self.session.rebind(),
+            Event::Suspect { role } => self.session.suspect(role),
             Event::Recovered { role, took } => {
                 self.journal.note(role, at, "direct", "direct", &tell_recovered(role, took));
                 self.set_up(true);

@@ -15,7 +15,7 @@ use super::build::Build;
 use super::command::{self, Running};
 use super::diagnosis::{too_few, why};
 use super::journal::{Journal, ReportFile};
-use super::session::{Happening, Session, no_stun, tell_network, tell_rebind, tell_recovered};
+use super::session::{Happening, Session, no_stun, tell_network, tell_recovered};
 use super::signals::{Signals, exit_code};
 use super::waiting::{Formation, Waiters};
 use crate::config::{Offload, PrimaryArgs};
@@ -339,11 +339,8 @@ impl<'a> Primary<'a> {
                 self.journal.note(role, at, "none", "direct", "heard again");
                 self.follow().await;
             }
-            Event::Rebind => tell_rebind(),
-            Event::Suspect { role } => {
-                tracing::info!(peer = %role, "it does not answer");
-                self.session.await_peers(true);
-            }
+            Event::Rebind => self.session.rebind(),
+            Event::Suspect { role } => self.session.suspect(role),
             Event::Recovered { role, took } => {
                 self.journal.note(role, at, "direct", "direct", &tell_recovered(role, took));
                 self.await_missing();

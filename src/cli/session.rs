@@ -177,6 +177,18 @@ impl Session {
         })
     }
 
+    /// A fresh socket is taken: announcements will tell who has noticed.
+    pub(super) fn rebind(&self) {
+        say("no path, or the NAT's mapping has moved: opening again from a fresh socket");
+        self.await_peers(true);
+    }
+
+    /// A peer does not answer: it may have moved, and announce that.
+    pub(super) fn suspect(&self, role: Role) {
+        tracing::info!(peer = %role, "it does not answer");
+        self.await_peers(true);
+    }
+
     /// What happens next; waits for it.
     pub(super) async fn next(&mut self) -> Happening {
         match self.happenings.recv().await {
@@ -410,11 +422,6 @@ pub(super) fn tell_network(mapping: Mapping, egress: usize, reflexive: &[SocketA
     if matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent) {
         warn(&format!("M202 the NAT maps {mapping}: direct paths are unlikely; hint: use runners behind another NAT"));
     }
-}
-
-/// A path is being repaired.
-pub(super) fn tell_rebind() {
-    say("no path, or the NAT's mapping has moved: opening again from a fresh socket");
 }
 
 /// A path works again. Returns why it had changed, for the report.

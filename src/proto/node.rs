@@ -350,7 +350,7 @@ impl Node {
     }
 
     fn watch_paths(&mut self, now: Instant) {
-        if self.peers.values().any(Peer::is_suspect) {
+        if self.peers.values().any(Peer::is_doubtful) {
             self.stun.hasten(now);
         }
         match self.peers.get(&Role::Primary).filter(|peer| peer.state != State::Left) {

@@ -99,6 +99,11 @@ impl PathAgent {
         self.rtt
     }
 
+    /// Whether the selected pair has left a ping unanswered until the next one.
+    pub fn is_doubtful(&self) -> bool {
+        self.unanswered > 1
+    }
+
     /// Whether the selected pair has left several pings unanswered.
     pub fn is_suspect(&self) -> bool {
         self.unanswered > SUSPICION
@@ -214,7 +219,7 @@ impl PathAgent {
     }
 
     fn pace(&self, now: Instant) -> Duration {
-        if self.unanswered > 1 {
+        if self.is_doubtful() {
             return ANXIOUS;
         }
         if self.last_data.is_some_and(|at| now - at <= LIVELY_FOR) { LIVELY } else { QUIET }

@@ -18,7 +18,10 @@ use super::tunnel::{self, Tunnel};
 
 /// First handshakes are driven from here: boringtun would wait 5 s after a lost one. Four messages must come through, so the pace is
 /// dense; but not below half a round trip, as boringtun remembers only the last two initiations.
-const HANDSHAKE: Ladder = Ladder { front_ms: &[0, 250, 500, 1000, 1500], every: Some(Duration::from_millis(750)) };
+const HANDSHAKE: Ladder = Ladder { front_ms: &[0, 250, 500, 1000, 1500], every: Some(Duration::from_millis(500)) };
+
+/// A responder's first messages in a session: the initiator is up only when one of them comes through.
+const CONFIRMING: Ladder = Ladder { front_ms: &[0, 100, 300, 700], every: None };
 
 /// A goodbye is said until it is heard, and no longer than its speaker has time.
 const GOODBYE: Ladder = Ladder { front_ms: &[0, 50, 100, 200, 400, 700, 1000], every: None };
@@ -120,6 +123,7 @@ pub struct Peer {
     handshake: Option<Schedule>,
     /// It initiated a session and has not heard from us in it yet.
     unconfirmed: bool,
+    confirming: Option<Schedule>,
     goodbye: Option<(Farewell, Schedule)>,
     goodbye_heard: bool,
     /// Since when its path is in doubt, while it counts as up.
@@ -152,6 +156,7 @@ impl Peer {
             heard_at: now,
             handshake: None,
             unconfirmed: false,
+            confirming: None,
             goodbye: None,
             goodbye_heard: false,
             suspected: None,
@@ -219,6 +224,11 @@ impl Peer {
         self.doubt(now);
     }
 
+    /// Whether it counts as up and has left a ping unanswered.
+    pub fn is_doubtful(&self) -> bool {
+        self.state == State::Up && self.path.is_doubtful()
+    }
+
     /// Whether it counts as up and does not answer.
     pub fn is_suspect(&self) -> bool {
         self.state == State::Up && self.path.is_suspect()
@@ -264,7 +274,10 @@ impl Peer {
         if opened.authentic {
             self.path.handle_tunnelled(now, from);
             self.come_up(now, from, out);
-            self.confirm(from, out);
+            if std::mem::take(&mut self.unconfirmed) {
+                self.confirming = Some(Schedule::new(CONFIRMING, now));
+                self.confirm(now, out);
+            }
             self.hear(now, out);
         }
         if let Some(packet) = opened.inner {
@@ -323,6 +336,7 @@ impl Peer {
             transaction = rng.random();
         }
         self.drive_handshake(now, own, out);
+        self.confirm(now, out);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -333,7 +347,8 @@ impl Peer {
         }
         let silence = (self.state == State::Up).then(|| self.heard_at + GONE_AFTER);
         let handshake = self.handshake.as_ref().and_then(Schedule::next);
-        self.path.poll_timeout().into_iter().chain(goodbye).chain(silence).chain(handshake).min()
+        let confirm = self.confirming.as_ref().and_then(Schedule::next);
+        self.path.poll_timeout().into_iter().chain(goodbye).chain(silence).chain(handshake).chain(confirm).min()
     }
 
     fn come_up(&mut self, now: Instant, from: SocketAddr, out: &mut Output) {
@@ -347,10 +362,10 @@ impl Peer {
         out.events.push_back(Event::Up { role: self.announcement.role, connect, at: from });
     }
 
-    /// The initiator's first message proves a session to us; an empty one back proves it to the initiator. Again for each session: the
-    /// one before may have been lost.
-    fn confirm(&mut self, to: SocketAddr, out: &mut Output) {
-        if std::mem::take(&mut self.unconfirmed) {
+    /// The initiator's first message proves a session to us; an empty one back proves it to the initiator.
+    fn confirm(&mut self, now: Instant, out: &mut Output) {
+        let due = self.confirming.as_mut().is_some_and(|schedule| schedule.take(now));
+        if let (true, Some(to)) = (due, self.path.selected()) {
             out.transmits.extend(self.tunnel.seal(&[]).map(|bytes| Transmit { to, ttl: None, bytes }));
         }
     }

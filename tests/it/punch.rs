@@ -131,7 +131,7 @@ fn announcements_may_overtake_each_other() {
 #[test]
 fn a_lossy_network_delays_a_star_by_seconds_at_most() {
     for (loss, limit) in [(0.1, Duration::from_secs(6)), (0.3, Duration::from_secs(15))] {
-        for seed in 0..20 {
+        for seed in 0..100 {
             let jitter = Duration::from_millis(50);
             let mut net = Internet::new(seed, Weather { loss, jitter, duplication: 0.05, ..Weather::default() });
             star(&mut net, &[MASQ, AZURE, MASQ, AZURE]);
