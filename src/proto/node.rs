@@ -355,7 +355,7 @@ impl Node {
         }
         match self.peers.get(&Role::Primary).filter(|peer| peer.state != State::Left) {
             Some(peer) if peer.is_suspect() => self.renewal.handle_lost(now, Duration::ZERO),
-            Some(peer) if peer.path().0.is_none() => self.renewal.handle_lost(now, renewal::JOINING),
+            Some(peer) if peer.is_lost() => self.renewal.handle_lost(now, renewal::PATIENCE),
             _ => self.renewal.handle_found(),
         }
         if self.settled && !self.closing && self.renewal.take(now) {

@@ -229,6 +229,11 @@ impl Peer {
         self.state == State::Up && self.path.is_doubtful()
     }
 
+    /// Whether it has no path, or none that answers any more.
+    pub fn is_lost(&self) -> bool {
+        self.path.selected().is_none() || self.state == State::Gone
+    }
+
     /// Whether it counts as up and does not answer.
     pub fn is_suspect(&self) -> bool {
         self.state == State::Up && self.path.is_suspect()

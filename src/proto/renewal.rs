@@ -14,8 +14,9 @@ const APART: Duration = Duration::from_secs(15);
 /// While the primary stays silent.
 const LOST: Ladder = Ladder { front_ms: &[0, 20_000, 60_000], every: Some(Duration::from_secs(60)) };
 
-/// How long a first path may take, after both sides have published, before its port is given up.
-pub const JOINING: Duration = Duration::from_secs(15);
+/// How long a first path may take, after both sides have published, before its port is given up; and a peer that was found gone without
+/// having been suspected, as by a process that was itself asleep.
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Keeps the reasons and the pace.
 #[derive(Debug, Default)]

@@ -218,6 +218,24 @@ fn a_mapping_that_moves_in_mid_flow_is_repaired_whosever_it_is() {
 }
 
 #[test]
+fn a_mapping_that_moves_again_right_after_its_repair_is_repaired_again() {
+    for (kind, moved) in [(MASQ, 0), (MASQ, 1), (AZURE, 0), (AZURE, 1)] {
+        for pause in 0..12 {
+            let mut net = Internet::new(21, Weather::default());
+            let hosts = star(&mut net, &[kind, kind]);
+            assert_up_within(&mut net, FORMING);
+            for _ in 0..2 {
+                net.hosts[hosts[moved]].nat.rebind();
+                net.run_for(Duration::from_secs(pause));
+            }
+            net.run_for(REPAIRED);
+            deliver_both_ways(&mut net, hosts[0], hosts[1]);
+            assert_eq!(net.violations, [""; 0]);
+        }
+    }
+}
+
+#[test]
 fn a_repair_of_one_aux_leaves_the_others_alone() {
     let mut net = Internet::new(18, Weather::default());
     let hosts = star(&mut net, &[MASQ, AZURE, AZURE]);
@@ -227,6 +245,23 @@ fn a_repair_of_one_aux_leaves_the_others_alone() {
     assert_eq!(net.noticed(hosts[1], is_rebinding).len(), 1);
     assert_eq!(net.noticed(hosts[0], is_rebinding).len() + net.noticed(hosts[2], is_rebinding).len(), 0);
     assert_eq!(net.noticed(hosts[2], |event| matches!(event, Event::Gone { .. } | Event::Suspect { .. })).len(), 0);
+}
+
+#[test]
+fn an_aux_that_loses_its_primary_right_after_a_repair_takes_a_fresh_socket_again() {
+    for pause in 0..20 {
+        let mut net = Internet::new(22, Weather::default());
+        let hosts = star(&mut net, &[MASQ, AZURE]);
+        assert_up_within(&mut net, FORMING);
+        net.hosts[hosts[1]].nat.rebind();
+        assert!(net.run_until(REPAIRED, |net| !net.noticed(hosts[1], is_recovery).is_empty()), "{}", story(&net));
+        net.run_for(Duration::from_secs(pause));
+        let before = net.noticed(hosts[1], is_rebinding).len();
+        net.kill(hosts[0]);
+        net.run_for(Duration::from_secs(120));
+        let taken = net.noticed(hosts[1], is_rebinding).len() - before;
+        assert!((2..=4).contains(&taken), "{pause}: {taken} {}", story(&net));
+    }
 }
 
 #[test]
@@ -462,6 +497,10 @@ fn is_publication(event: &Event) -> bool {
 
 fn is_rebinding(event: &Event) -> bool {
     *event == Event::Rebind
+}
+
+fn is_recovery(event: &Event) -> bool {
+    matches!(event, Event::Recovered { .. })
 }
 
 fn is_release(event: &Event) -> bool {
