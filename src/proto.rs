@@ -7,7 +7,9 @@
 pub mod announcement;
 mod base64url;
 pub mod candidate;
+pub mod crossing;
 pub mod filtering;
+pub mod guess;
 pub mod hops;
 pub mod key;
 pub mod keyring;

@@ -1,10 +1,15 @@
-//! What NAT is this? Compares what several STUN servers saw of one socket (RFC 4787 section 4.1, RFC 5780 section 4.3).
+//! What NAT is this? Compares what several STUN servers saw of our sockets (RFC 4787 section 4.1, RFC 5780 section 4.3). How it draws
+//! ports is not here but in [`ports`], and what two NATs mean for each other in [`super::crossing`].
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use self::ports::Ports;
+
+pub mod ports;
 
 /// How a NAT chooses the external address and port of one internal socket (RFC 4787 section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,18 +38,27 @@ impl fmt::Display for Mapping {
     }
 }
 
-/// What one server saw of our socket.
+/// What one server saw of one of our sockets. A slice of them is in the order in which they were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     /// The server that answered.
     pub server: SocketAddr,
     /// Our address as it saw it.
     pub mapped: SocketAddr,
+    /// The UDP port of our own that asked, the same for all samples of one socket; 0 where it is not known.
+    pub local: u16,
 }
 
-/// Classifies by comparing every pair of samples. Servers on one address tell ports apart; servers on two tell addresses apart.
+/// Classifies by comparing every pair of samples of one own socket: another socket has another mapping anyway. Servers on one address
+/// tell ports apart; servers on two tell addresses apart.
+///
+/// Address and port are compared together, as RFC 4787 section 4.1 does. So a NAT with several egress addresses depends on the
+/// destination if one socket is seen at two of them (section 4.1, "IP address pooling": arbitrary), even where the port is preserved: a
+/// peer cannot tell at which of them it will see us. If each socket keeps to one ("paired"), it does not.
 pub fn mapping(samples: &[Sample]) -> Mapping {
-    let pairs = || samples.iter().enumerate().flat_map(|(i, a)| samples[i + 1..].iter().map(move |b| (a, b)));
+    let later = |i: usize| samples[i + 1..].iter();
+    let pairs = || samples.iter().enumerate().flat_map(move |(i, a)| later(i).map(move |b| (a, b)));
+    let pairs = || pairs().filter(|(a, b)| a.local == b.local && a.server != b.server);
     let same_host = |a: &Sample, b: &Sample| a.server.ip() == b.server.ip();
     if pairs().any(|(a, b)| same_host(a, b) && a.mapped != b.mapped) {
         Mapping::AddressAndPortDependent
@@ -62,12 +76,47 @@ pub fn egress_addresses(samples: &[Sample]) -> usize {
     samples.iter().map(|sample| sample.mapped.ip()).collect::<BTreeSet<_>>().len()
 }
 
+/// All that the answers of STUN servers tell about a NAT. The default knows nothing, as does a peer that announces nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Behaviour {
+    /// Of what the mapping of one socket depends.
+    pub mapping: Mapping,
+    /// How the ports of new mappings are chosen.
+    pub ports: Ports,
+    /// How many external addresses were seen; 255 stands for more as well.
+    pub egress: u8,
+}
+
+impl Behaviour {
+    /// What `samples`, of one or several own sockets and in the order in which they were asked, tell.
+    pub fn classify(samples: &[Sample]) -> Self {
+        Self {
+            mapping: mapping(samples),
+            ports: Ports::classify(samples),
+            egress: u8::try_from(egress_addresses(samples)).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Whether a peer meets another mapping than the servers did ("symmetric" in RFC 3489).
+    pub fn is_dependent(&self) -> bool {
+        matches!(self.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent)
+    }
+}
+
+impl fmt::Display for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.egress == 1 { "" } else { "es" };
+        write!(f, "{} mapping, {}, {} egress address{plural}", self.mapping, self.ports, self.egress)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sample(server: &str, mapped: &str) -> Sample {
-        Sample { server: server.parse().expect("an address"), mapped: mapped.parse().expect("an address") }
+        Sample { server: server.parse().expect("an address"), mapped: mapped.parse().expect("an address"), local: 0 }
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl StunClient {
 
     /// What each server saw, in the order the servers were given.
     pub fn samples(&self) -> Vec<Sample> {
-        let sample = |server: &Server| Some(Sample { server: server.addr, mapped: server.mapped? });
+        let sample = |server: &Server| Some(Sample { server: server.addr, mapped: server.mapped?, local: 0 });
         self.servers.iter().filter_map(sample).collect()
     }
 
