@@ -120,3 +120,147 @@ fn towards(hard: &Behaviour, easy: &Side) -> Crossing {
         Crossing::Spray
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::nat::Mapping;
+    use super::super::nat::ports::Ports;
+    use super::*;
+
+    const BLOCK: Ports = Ports::Block { first: 1024, last: 1999 };
+
+    fn nat(mapping: Mapping, ports: Ports, filtering: Filtering) -> Side {
+        Side::Nat(Behaviour { mapping, ports, egress: 1 }, filtering)
+    }
+
+    /// The NATs of the lab, by the names they have there.
+    fn side(name: &str) -> Side {
+        use Filtering::{AddressAndPortDependent as Apdf, AddressDependent as Adf, EndpointIndependent as Eif};
+        use Mapping::{AddressAndPortDependent as Apdm, AddressDependent as Adm, EndpointIndependent as Eim};
+        match name {
+            "public" => Side::Public,
+            "masq" => nat(Eim, Ports::Preserving, Apdf),
+            "azure" => nat(Eim, BLOCK, Filtering::Unknown),
+            "eim_eif" => nat(Eim, Ports::Preserving, Eif),
+            "eim_adf" => nat(Eim, Ports::Preserving, Adf),
+            "eim_apdf" => nat(Eim, Ports::Preserving, Apdf),
+            "azure_adm" => nat(Adm, BLOCK, Apdf),
+            "masq_rand" => nat(Apdm, Ports::Random, Apdf),
+            "stride" => nat(Apdm, Ports::Stride { last: 5000, step: 2 }, Apdf),
+            "block" => Side::Blocked,
+            _ => panic!("no NAT is called {name}"),
+        }
+    }
+
+    fn crossing(word: &str) -> Crossing {
+        match word {
+            "both" => Crossing::Direct,
+            "predict" => Crossing::Predict,
+            "spray" => Crossing::Spray,
+            "relay" => Crossing::Relay(Obstacle::BothDependent),
+            "blocked" => Crossing::Blocked,
+            _ => panic!("no crossing is called {word}"),
+        }
+    }
+
+    /// As the lab measured it, "none" being what a search or a relay is for; and two sides more, that follow from the rest.
+    const MATRIX: &str = "
+        .          masq     azure    eim_eif  eim_adf  eim_apdf azure_adm masq_rand stride   public   block
+        masq       both     both     both     both     both     predict   spray     predict  both     blocked
+        azure      both     both     both     both     both     predict   spray     predict  both     blocked
+        eim_eif    both     both     both     both     both     both      both      both     both     blocked
+        eim_adf    both     both     both     both     both     both      both      both     both     blocked
+        eim_apdf   both     both     both     both     both     predict   spray     predict  both     blocked
+        azure_adm  predict  predict  both     both     predict  relay     relay     relay    both     blocked
+        masq_rand  spray    spray    both     both     spray    relay     relay     relay    both     blocked
+        stride     predict  predict  both     both     predict  relay     relay     relay    both     blocked
+        public     both     both     both     both     both     both      both      both     both     blocked
+        block      blocked  blocked  blocked  blocked  blocked  blocked   blocked   blocked  blocked  blocked";
+
+    #[test]
+    fn every_pair_meets_as_the_lab_has_seen_it() {
+        let rows: Vec<Vec<&str>> = MATRIX.trim().lines().map(|line| line.split_whitespace().collect()).collect();
+        let (names, rows) = rows.split_first().expect("a head and rows");
+        assert_eq!(rows.len(), names.len() - 1);
+        for row in rows {
+            for (name, expected) in names.iter().zip(row).skip(1) {
+                assert_eq!(can_punch(&side(row[0]), &side(name)), crossing(expected), "{} and {name}", row[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_known_counts_as_an_ordinary_nat() {
+        let unknown = Side::Nat(Behaviour::default(), Filtering::Unknown);
+        for name in ["masq", "azure", "eim_eif", "eim_adf", "azure_adm", "masq_rand", "stride", "public", "block"] {
+            assert_eq!(can_punch(&unknown, &side(name)), can_punch(&side("masq"), &side(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_search_over_many_egress_addresses_is_not_begun() {
+        let hard = |egress| {
+            let mapping = Mapping::AddressDependent;
+            Side::Nat(Behaviour { mapping, ports: Ports::Random, egress }, Filtering::Unknown)
+        };
+        assert_eq!(can_punch(&hard(MOST_EGRESS), &side("masq")), Crossing::Spray);
+        assert_eq!(can_punch(&hard(MOST_EGRESS + 1), &side("masq")), Crossing::Relay(Obstacle::EgressAddresses));
+        assert_eq!(can_punch(&hard(255), &side("eim_adf")), Crossing::Direct);
+    }
+
+    #[test]
+    fn several_egress_addresses_do_no_harm_where_each_socket_keeps_to_one() {
+        let paired = Behaviour { mapping: Mapping::EndpointIndependent, ports: BLOCK, egress: 8 };
+        assert_eq!(can_punch(&Side::Nat(paired, Filtering::Unknown), &side("masq")), Crossing::Direct);
+    }
+
+    #[test]
+    fn what_is_not_direct_has_a_code() {
+        let code = |a, b| can_punch(&side(a), &side(b)).code();
+        assert_eq!(code("masq", "azure"), None);
+        assert_eq!(code("masq", "masq_rand"), Some("M202"));
+        assert_eq!(code("stride", "masq_rand"), Some("M203"));
+        assert_eq!(code("masq", "block"), Some("M201"));
+        assert_eq!(Crossing::Relay(Obstacle::EgressAddresses).code(), Some("M205"));
+    }
+
+    fn any_side() -> impl Strategy<Value = Side> {
+        use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};
+        let mapping = prop::sample::select(vec![
+            Mapping::Unknown,
+            Mapping::EndpointIndependent,
+            Mapping::AddressDependent,
+            Mapping::AddressAndPortDependent,
+        ]);
+        let stride = any::<(u16, i16)>().prop_map(|(last, step)| Ports::Stride { last, step });
+        let block = any::<(u16, u16)>().prop_map(|(first, last)| Ports::Block { first, last });
+        let plain = prop::sample::select(vec![Ports::Unknown, Ports::Preserving, Ports::Random]);
+        let behaviour = (mapping, prop_oneof![plain, stride, block], any::<u8>())
+            .prop_map(|(mapping, ports, egress)| Behaviour { mapping, ports, egress });
+        let filtering =
+            prop::sample::select(vec![Unknown, EndpointIndependent, AddressDependent, AddressAndPortDependent]);
+        let nat = (behaviour, filtering).prop_map(|(behaviour, filtering)| Side::Nat(behaviour, filtering));
+        prop_oneof![1 => Just(Side::Blocked), 1 => Just(Side::Public), 8 => nat]
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_who_asks(a in any_side(), b in any_side()) {
+            let met = can_punch(&a, &b);
+            prop_assert_eq!(met, can_punch(&b, &a));
+            prop_assert_eq!(met.code().is_none(), met == Crossing::Direct);
+            prop_assert!(!met.to_string().is_empty());
+        }
+
+        #[test]
+        fn a_side_that_lets_more_in_never_does_worse(a in any_side(), b in any_side()) {
+            let open = match a {
+                Side::Nat(behaviour, _) => Side::Nat(behaviour, Filtering::EndpointIndependent),
+                other => other,
+            };
+            prop_assert!(can_punch(&open, &b) == can_punch(&a, &b) || can_punch(&open, &b) == Crossing::Direct);
+        }
+    }
+}

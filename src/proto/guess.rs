@@ -1,8 +1,6 @@
 //! Which external ports of a peer's NAT to probe, the likely first: the search that finds one of many sockets behind a NAT whose mapping
 //! depends on the destination (the birthday paradox). Whom to search for, when, and at which pace are not here.
 
-use std::collections::BTreeSet;
-
 use rand::Rng;
 use rand_chacha::ChaCha20Rng;
 
@@ -26,7 +24,8 @@ pub struct Guesses {
     /// What to draw from; one bag after another: the block, then everything.
     bag: Vec<u16>,
     whole: bool,
-    given: BTreeSet<u16>,
+    /// By port.
+    given: Vec<bool>,
     left: usize,
     rng: ChaCha20Rng,
 }
@@ -40,20 +39,20 @@ impl Guesses {
             Ports::Unknown | Ports::Preserving | Ports::Random => (vec![], None),
         };
         let predicted = predicted.into_iter();
-        Self { predicted, block, bag: vec![], whole: false, given: BTreeSet::new(), left: budget, rng }
+        Self { predicted, block, bag: vec![], whole: false, given: vec![false; 65536], left: budget, rng }
     }
 
     fn predicted(&mut self) -> Option<u16> {
-        self.predicted.by_ref().find(|port| self.given.insert(*port))
+        self.predicted.by_ref().find(|port| !std::mem::replace(&mut self.given[usize::from(*port)], true))
     }
 
     fn drawn(&mut self) -> Option<u16> {
         while self.bag.is_empty() {
             let (first, last) = self.next_range()?;
-            self.bag = (first.max(LOWEST)..=last).filter(|port| !self.given.contains(port)).collect();
+            self.bag = (first.max(LOWEST)..=last).filter(|port| !self.given[usize::from(*port)]).collect();
         }
         let port = self.bag.swap_remove(self.rng.random_range(..self.bag.len()));
-        self.given.insert(port);
+        self.given[usize::from(port)] = true;
         Some(port)
     }
 
@@ -104,4 +103,111 @@ pub fn hit_chance(sockets: usize, probes: usize, space: usize) -> f64 {
     }
     let missed = |at: usize| 1.0 - sockets as f64 / (space - at) as f64;
     1.0 - (0..probes).map(missed).product::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn guesses(ports: Ports, budget: usize, seed: u64) -> Vec<u16> {
+        Guesses::new(ports, budget, ChaCha20Rng::seed_from_u64(seed)).collect()
+    }
+
+    /// Also what no NAT does, since it comes from another machine.
+    fn any_ports() -> impl Strategy<Value = Ports> {
+        prop_oneof![
+            Just(Ports::Unknown),
+            Just(Ports::Preserving),
+            Just(Ports::Random),
+            any::<(u16, i16)>().prop_map(|(last, step)| Ports::Stride { last, step }),
+            (any::<u16>(), -16..=16_i16).prop_map(|(last, step)| Ports::Stride { last, step }),
+            any::<(u16, u16)>().prop_map(|(first, last)| Ports::Block { first, last }),
+        ]
+    }
+
+    #[test]
+    fn steps_alternate_with_the_ports_between_them_once_the_likely_ones_are_given() {
+        let first = guesses(Ports::Stride { last: 5000, step: 3 }, 10, 1);
+        assert_eq!(first, [5003, 5006, 5009, 5012, 5015, 5001, 5018, 5002, 5021, 5004]);
+        let down = guesses(Ports::Stride { last: 5000, step: -2 }, 8, 1);
+        assert_eq!(down, [4998, 4996, 4994, 4992, 4990, 4999, 4988, 4997]);
+    }
+
+    #[test]
+    fn a_stride_goes_on_at_the_other_end_of_the_ports() {
+        assert_eq!(guesses(Ports::Stride { last: 65_534, step: 1 }, 3, 1), [65_535, 1024, 1025]);
+        assert_eq!(guesses(Ports::Stride { last: 1025, step: -1 }, 3, 1), [1024, 65_535, 65_534]);
+    }
+
+    #[test]
+    fn steps_that_no_nat_takes_do_no_harm() {
+        for step in [0, i16::MIN, i16::MAX] {
+            assert_eq!(guesses(Ports::Stride { last: 0, step }, 500, 1).len(), 500, "{step}");
+        }
+    }
+
+    #[test]
+    fn without_a_budget_every_port_comes_once() {
+        for ports in [Ports::Random, Ports::Stride { last: 9, step: 2 }, Ports::Block { first: 2000, last: 3000 }] {
+            let mut all = guesses(ports, usize::MAX, 1);
+            all.sort_unstable();
+            assert!(all.into_iter().eq(LOWEST..=u16::MAX), "{ports}");
+        }
+    }
+
+    #[test]
+    fn the_chances_are_those_of_the_books() {
+        let near = |chance: f64, expected: f64| (chance - expected).abs() < 0.005;
+        assert!(near(hit_chance(256, 174, SPACE), 0.50));
+        assert!(near(hit_chance(256, 256, SPACE), 0.64));
+        assert!(near(hit_chance(256, 1024, SPACE), 0.983));
+        assert!(near(hit_chance(64, 64, 1024), 0.985));
+        assert_eq!((hit_chance(0, 9, 10), hit_chance(9, 0, 10), hit_chance(5, 6, 10)), (0.0, 0.0, 1.0));
+    }
+
+    #[test]
+    fn searches_succeed_as_often_as_the_chance_says() {
+        let block = Ports::Block { first: 2048, last: 3071 };
+        let found = |seed: &u64| {
+            let sockets = guesses(block, 32, seed + 1_000_000);
+            guesses(block, 32, *seed).iter().any(|guess| sockets.contains(guess))
+        };
+        let rate = (0..2000).filter(found).count() as f64 / 2000.0;
+        let chance = hit_chance(32, 32, 1024);
+        assert!((rate - chance).abs() < 0.04, "{rate} for {chance}");
+    }
+
+    proptest! {
+        #[test]
+        fn guesses_stay_in_range_and_budget_and_never_repeat(ports in any_ports(), budget in 0..3000_usize, seed: u64) {
+            let given = guesses(ports, budget, seed);
+            prop_assert_eq!(given.len(), budget);
+            prop_assert!(given.iter().all(|port| *port >= LOWEST));
+            prop_assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), budget);
+            prop_assert_eq!(guesses(ports, budget, seed), given);
+        }
+
+        #[test]
+        fn the_next_port_of_a_stride_is_among_the_first(
+            last in 2100..64_000_u16, step in prop_oneof![1..=16_i16, -16..=-1_i16], taken in 0..64_i32, seed: u64,
+        ) {
+            let next = u16::try_from(i32::from(last) + i32::from(step) * (1 + taken)).expect("in range");
+            let at = guesses(Ports::Stride { last, step }, 2 * AHEAD as usize, seed).iter().position(|port| *port == next);
+            let taken = taken as usize;
+            prop_assert!(at.is_some_and(|at| at <= 2 * taken), "{:?} after {}", at, taken);
+            prop_assert!(taken >= SURE || at == Some(taken));
+        }
+
+        #[test]
+        fn a_block_is_searched_before_all_else_and_not_in_order(first in 1024..60_000_u16, len in 64..2048_u16, seed: u64) {
+            let given = guesses(Ports::Block { first, last: first + len - 1 }, usize::from(len), seed);
+            prop_assert!(!given.is_sorted());
+            prop_assert_eq!(given.into_iter().collect::<BTreeSet<_>>(), (first..first + len).collect());
+        }
+    }
 }

@@ -112,7 +112,12 @@ impl fmt::Display for Behaviour {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sample(server: &str, mapped: &str) -> Sample {
@@ -155,5 +160,71 @@ mod tests {
             sample("192.0.2.3:1", "198.51.100.1:1024"),
         ];
         assert_eq!(egress_addresses(&samples), 2);
+    }
+
+    #[test]
+    fn sockets_are_not_compared_with_each_other() {
+        let samples =
+            [(5000, 1, 1024), (5000, 2, 1024), (5001, 1, 1025), (5001, 2, 1025)].map(|(local, server, mapped)| {
+                let mapped = sample("192.0.2.1:1", &format!("198.51.100.1:{mapped}")).mapped;
+                Sample { local, mapped, ..sample(&format!("192.0.2.{server}:3478"), "198.51.100.1:1") }
+            });
+        assert_eq!(mapping(&samples), Mapping::EndpointIndependent);
+    }
+
+    #[test]
+    fn one_server_that_sees_a_mapping_move_tells_nothing_about_destinations() {
+        let samples = [sample("192.0.2.1:3478", "198.51.100.1:1024"), sample("192.0.2.1:3478", "198.51.100.1:1025")];
+        assert_eq!(mapping(&samples), Mapping::Unknown);
+    }
+
+    #[test]
+    fn behaviour_reads_as_a_sentence() {
+        let local = |sample: Sample| Sample { local: 1024, ..sample };
+        let one = local(sample("192.0.2.1:3478", "198.51.100.1:1024"));
+        let same = local(sample("192.0.2.2:3478", "198.51.100.1:1024"));
+        let other = local(sample("192.0.2.2:3478", "198.51.100.2:1024"));
+        let said = |samples: &[Sample]| Behaviour::classify(samples).to_string();
+        assert_eq!(said(&[one, same]), "endpoint-independent mapping, ports preserved, 1 egress address");
+        assert_eq!(said(&[one, other]), "address-dependent mapping, ports preserved, 2 egress addresses");
+        assert_eq!(said(&[]), "unknown mapping, ports drawn in an unknown way, 0 egress addresses");
+    }
+
+    #[test]
+    fn behaviour_of_an_older_or_a_newer_peer_is_readable() {
+        let read = |json: &str| serde_json::from_str::<Behaviour>(json).expect("readable");
+        assert_eq!(read("{}"), Behaviour::default());
+        let newer = r#"{"mapping":"quantum","ports":{"kind":"dice","sides":6},"egress":2,"hairpin":true}"#;
+        assert_eq!(read(newer), Behaviour { egress: 2, ..Behaviour::default() });
+    }
+
+    #[test]
+    fn egress_addresses_saturate() {
+        let many = (0..300).map(|at: u16| sample("192.0.2.1:1", &format!("198.51.{}.{}:1024", at / 256, at % 256)));
+        assert_eq!(Behaviour::classify(&many.collect::<Vec<_>>()).egress, 255);
+    }
+
+    /// From few hosts, ports and sockets, so that they meet.
+    fn any_samples() -> impl Strategy<Value = Vec<Sample>> {
+        let mapped = prop_oneof![any::<u16>(), 0..40_u16, 65_500..=65_535_u16];
+        let address = |host: u8, port: u16| SocketAddr::from(([192, 0, 2, host], port));
+        let one = (0..3_u8, 0..3_u16, 0..3_u8, mapped, prop_oneof![0..3_u16, any::<u16>()]).prop_map(
+            move |(server, port, egress, mapped, local)| Sample {
+                server: address(server, port),
+                mapped: address(egress, mapped),
+                local,
+            },
+        );
+        prop::collection::vec(one, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn any_samples_are_classified(samples in any_samples()) {
+            let behaviour = Behaviour::classify(&samples);
+            let json = serde_json::to_string(&behaviour).expect("plain data");
+            prop_assert_eq!(serde_json::from_str::<Behaviour>(&json).expect("its own"), behaviour);
+            prop_assert!(!behaviour.to_string().is_empty());
+        }
     }
 }
