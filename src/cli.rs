@@ -9,6 +9,7 @@ mod diagnosis;
 mod doctor;
 mod journal;
 mod primary;
+mod relay;
 mod session;
 mod signals;
 mod status;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rand::Rng;
 
-use crate::config::{AuxArgs, CommonArgs, ControlArgs, PrimaryArgs, process_env};
+use crate::config::{AuxArgs, ControlArgs, LogArgs, PrimaryArgs, RelayArgs, process_env};
 use crate::exit::{Exit, Failure};
 use crate::proto::key::MasterKey;
 use crate::{config, log, offload, privilege};
@@ -41,6 +42,8 @@ enum Verb {
     Primary(PrimaryArgs),
     /// Join as an auxiliary and serve until released
     Aux(AuxArgs),
+    /// Relay for runners that nothing else connects, on a machine of your own with a public address
+    Relay(RelayArgs),
     /// Wait until this machine's mesh is up; the exit code says whether it is
     Wait(control::WaitArgs),
     /// Print what COMMAND would be given, for `eval`
@@ -99,8 +102,9 @@ fn run(verb: Verb) -> Outcome {
             let hint = "give a command after `--`, or leave `--` out to stay up until `mesh leave`";
             Err(Failure::new(Exit::Usage, "M110", "there is no COMMAND after `--`", hint))
         }
-        Verb::Primary(args) => start(&args.common.clone(), async || primary::run(args).await),
-        Verb::Aux(args) => start(&args.common.clone(), async || aux::run(args).await),
+        Verb::Primary(args) => start(&args.common.logging.clone(), async || primary::run(args).await),
+        Verb::Aux(args) => start(&args.common.logging.clone(), async || aux::run(args).await),
+        Verb::Relay(args) => start(&args.logging.clone(), async || relay::run(args).await),
         Verb::Wait(args) => block_on(async || control::wait(args).await),
         Verb::Env(args) => block_on(async || control::env(args).await),
         Verb::Leave(args) => block_on(async || control::leave(args).await),
@@ -118,8 +122,8 @@ fn keygen() -> Outcome {
 }
 
 /// For the verbs that stay: logging, and no look into our memory for others.
-fn start(common: &CommonArgs, verb: impl AsyncFnOnce() -> Outcome) -> Outcome {
-    log::start(&common.log, common.log_format);
+fn start(logging: &LogArgs, verb: impl AsyncFnOnce() -> Outcome) -> Outcome {
+    log::start(&logging.log, logging.log_format);
     privilege::hide_process();
     block_on(verb)
 }

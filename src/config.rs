@@ -22,6 +22,9 @@ use crate::proto::role::Role;
 pub const PUBLIC_STUN: [&str; 4] =
     ["stun.l.google.com:19302", "stun1.l.google.com:19302", "stun.cloudflare.com:3478", "stun.nextcloud.com:3478"];
 
+/// Where `mesh relay` listens.
+pub const RELAY_PORT: u16 = 3479;
+
 /// How long an aux waits for a primary it has never seen: its workflow job may start long before the primary's.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -82,18 +85,39 @@ pub struct ControlArgs {
     pub control: Option<PathBuf>,
 }
 
+/// Where the shared key is.
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// A file with the shared key, and while keys are rotated the previous one on a second line; else MESH_KEY or ENCRYPTION_KEY
+    #[arg(long, value_name = "PATH")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// How much to log: error, warn, info, debug or trace
+    #[arg(long, env = "MESH_LOG", value_name = "LEVEL", default_value = "warn", value_parser = log::check_level)]
+    pub log: String,
+    /// How log lines look
+    #[arg(long, env = "MESH_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: log::Format,
+}
+
 /// What `primary` and `aux` both take.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
     /// Where the runners find each other: github, or dir:PATH
     #[arg(long, env = "MESH_RENDEZVOUS", value_name = "github|dir:PATH")]
     pub rendezvous: Option<RendezvousChoice>,
-    /// A file with the shared key, and while keys are rotated the previous one on a second line; else MESH_KEY or ENCRYPTION_KEY
-    #[arg(long, value_name = "PATH")]
-    pub key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub key: KeyArgs,
     /// STUN servers to ask, instead of a list of public ones
     #[arg(long, env = "MESH_STUN", value_name = "HOST:PORT", value_delimiter = ',', value_parser = host_port)]
     pub stun: Vec<String>,
+    /// A relay of your own (`mesh relay`), for networks where nothing can be punched
+    #[arg(long, env = "MESH_RELAY", value_name = "HOST:PORT", value_delimiter = ',', value_parser = host_port)]
+    pub relay: Vec<String>,
     /// UDP port of the one socket; 0 is any
     #[arg(long, env = "MESH_PORT", value_name = "PORT", default_value_t = 0)]
     pub listen: u16,
@@ -111,12 +135,20 @@ pub struct CommonArgs {
     /// Which run this is, so that runs with one key do not meet [default: from GITHUB_RUN_ID and GITHUB_RUN_ATTEMPT, else local]
     #[arg(long, env = "MESH_RUN_ID", value_name = "ID")]
     pub run_id: Option<String>,
-    /// How much to log: error, warn, info, debug or trace
-    #[arg(long, env = "MESH_LOG", value_name = "LEVEL", default_value = "warn", value_parser = log::check_level)]
-    pub log: String,
-    /// How log lines look
-    #[arg(long, env = "MESH_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
-    pub log_format: log::Format,
+    #[command(flatten)]
+    pub logging: LogArgs,
+}
+
+/// What `relay` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RelayArgs {
+    /// UDP port to listen on; it must be open to the internet
+    #[arg(long, env = "MESH_PORT", value_name = "PORT", default_value_t = RELAY_PORT)]
+    pub listen: u16,
+    #[command(flatten)]
+    pub key: KeyArgs,
+    #[command(flatten)]
+    pub logging: LogArgs,
 }
 
 /// What `primary` takes.
@@ -188,18 +220,12 @@ impl CommonArgs {
 
     /// What run this is.
     pub fn context(&self, env: Env<'_>) -> Context {
-        let local = || "local".to_string();
-        Context {
-            repository: env("GITHUB_REPOSITORY_ID").unwrap_or_else(local),
-            run: self.run_id.clone().or_else(|| env("GITHUB_RUN_ID")).unwrap_or_else(local),
-            attempt: env("GITHUB_RUN_ATTEMPT").and_then(|text| text.parse().ok()).unwrap_or(1),
-        }
+        context(env, self.run_id.clone())
     }
 
     /// The run's keys, from the key file or the environment.
     pub fn keys(&self, env: Env<'_>) -> Result<KeyRing, Failure> {
-        let (text, source) = self.key_text(env)?;
-        KeyRing::parse(&text, &self.context(env)).map_err(|error| bad_key(&error, &source))
+        self.key.keys(env, &self.context(env))
     }
 
     /// The servers to ask.
@@ -210,6 +236,14 @@ impl CommonArgs {
     /// The device's name, and whether the user asked for it by name.
     pub fn tun_name(&self) -> &str {
         self.tun.as_deref().unwrap_or("mesh0")
+    }
+}
+
+impl KeyArgs {
+    /// The keys of the run that `context` tells of.
+    pub fn keys(&self, env: Env<'_>, context: &Context) -> Result<KeyRing, Failure> {
+        let (text, source) = self.key_text(env)?;
+        KeyRing::parse(&text, context).map_err(|error| bad_key(&error, &source))
     }
 
     fn key_text(&self, env: Env<'_>) -> Result<(String, String), Failure> {
@@ -232,6 +266,16 @@ impl CommonArgs {
             }
         };
         given.ok_or_else(|| Failure::new(Exit::NoKey, "M101", "no key: MESH_KEY is not set", hint))
+    }
+}
+
+/// What run this is, as the environment has it but for its id where that is given.
+pub fn context(env: Env<'_>, run: Option<String>) -> Context {
+    let local = || "local".to_string();
+    Context {
+        repository: env("GITHUB_REPOSITORY_ID").unwrap_or_else(local),
+        run: run.or_else(|| env("GITHUB_RUN_ID")).unwrap_or_else(local),
+        attempt: env("GITHUB_RUN_ATTEMPT").and_then(|text| text.parse().ok()).unwrap_or(1),
     }
 }
 

@@ -8,20 +8,23 @@ pub mod hops;
 pub mod interfaces;
 pub mod routes;
 pub mod socket;
+pub mod sockets;
 pub mod tun;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::link::socket::Socket;
+use crate::link::sockets::Sockets;
 use crate::link::tun::Tun;
 use crate::proto::announcement::Announcement;
-use crate::proto::nat::Mapping;
+use crate::proto::nat::Behaviour;
 use crate::proto::node::Node;
 use crate::proto::peer::PeerView;
 use crate::proto::probe::Farewell;
+use crate::proto::route::SocketId;
 use crate::proto::transmit::Event;
 
 /// Datagrams or packets taken from one side before the other has its turn: enough to amortise a wake-up, few enough to stay fair.
@@ -40,14 +43,16 @@ enum Command {
 }
 
 /// The mesh as it is now.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// Every peer that announced itself.
     pub peers: Vec<PeerView>,
-    /// How our NAT maps.
-    pub mapping: Mapping,
-    /// How many egress addresses were seen.
-    pub egress: usize,
+    /// What is known of our NAT.
+    pub nat: Behaviour,
+    /// The relays of the user's own, and whether we are registered with each.
+    pub relays: Vec<(SocketAddr, bool)>,
+    /// Datagrams that were passed on for others, and the bytes in them.
+    pub relayed: (u64, u64),
     /// What was dropped, by cause.
     pub dropped: BTreeMap<&'static str, u64>,
 }
@@ -86,7 +91,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Link {
     node: Node,
-    socket: Socket,
+    sockets: Sockets,
     tun: Tun,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
@@ -95,9 +100,9 @@ pub struct Link {
 
 impl Link {
     /// A driver and the handle to it; notices go to `events`.
-    pub fn new(node: Node, socket: Socket, tun: Tun, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
+    pub fn new(node: Node, sockets: Sockets, tun: Tun, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
-        (Self { node, socket, tun, commands, events, lost: BTreeMap::new() }, Handle { commands: sender })
+        (Self { node, sockets, tun, commands, events, lost: BTreeMap::new() }, Handle { commands: sender })
     }
 
     /// Runs until the node has said goodbye, or nobody holds a handle any more.
@@ -117,7 +122,7 @@ impl Link {
                     None => return,
                 },
                 () = sleep_until(wake) => self.node.handle_timeout(clock::now()),
-                ready = self.socket.readable() => self.receive(ready, &mut buffer),
+                ready = self.sockets.readable() => self.receive(ready, &mut buffer),
                 ready = self.tun.readable() => self.read_tun(ready, &mut buffer),
             }
         }
@@ -136,20 +141,23 @@ impl Link {
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {
-        let (mapping, egress) = self.node.network();
         let mut dropped = self.node.dropped().clone();
         dropped.extend(self.lost.iter().map(|(cause, count)| (*cause, *count)));
-        Snapshot { peers: self.node.peers(now), mapping, egress, dropped }
+        Snapshot {
+            peers: self.node.peers(now),
+            nat: self.node.nat(),
+            relays: self.node.relays().collect(),
+            relayed: self.node.relayed(),
+            dropped,
+        }
     }
 
-    fn receive(&mut self, ready: std::io::Result<()>, buffer: &mut [u8]) {
-        if ready.is_err() {
-            return self.lose("socket not readable");
-        }
+    fn receive(&mut self, ready: std::io::Result<SocketId>, buffer: &mut [u8]) {
+        let Ok(id) = ready else { return self.lose("socket not readable") };
         let now = clock::now();
         for _ in 0..BATCH {
-            match self.socket.try_receive(buffer) {
-                Ok(Some((len, from))) => self.node.handle_datagram(now, from, &buffer[..len]),
+            match self.sockets.try_receive(id, buffer) {
+                Ok(Some((len, from))) => self.node.handle_datagram(now, id, from, &buffer[..len]),
                 Ok(None) => break,
                 Err(_) => self.lose("socket read error"),
             }
@@ -173,7 +181,7 @@ impl Link {
     /// Puts out what the node has, datagrams first: an announcement promises that its opening datagrams have left.
     fn drain(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
-            if self.socket.send(&transmit).is_err() {
+            if self.sockets.send(&transmit).is_err() {
                 self.lose("datagram the system would not send");
             }
         }
@@ -185,6 +193,9 @@ impl Link {
         let mut rebind = false;
         while let Some(event) = self.node.poll_event() {
             rebind |= event == Event::Rebind;
+            if matches!(event, Event::Up { .. } | Event::Rerouted { .. }) {
+                self.sockets.keep(|id| self.node.uses(id));
+            }
             let _ = self.events.send(event);
         }
         if rebind {
@@ -195,11 +206,10 @@ impl Link {
 
     /// Any port: that of the old socket is what the NATs on the way have wrong ideas of. Without a fresh one the old one goes on.
     fn rebind(&mut self) {
-        match Socket::bind(0) {
-            Ok(socket) => self.socket = socket,
-            Err(error) => tracing::warn!(%error, "no fresh socket, going on with the old one"),
+        if let Err(error) = self.sockets.rebind() {
+            tracing::warn!(%error, "no fresh socket, going on with the old one");
         }
-        self.node.handle_rebound(clock::now(), interfaces::host_addresses(self.socket.port()));
+        self.node.handle_rebound(clock::now(), self.sockets.host_addresses());
     }
 
     fn lose(&mut self, cause: &'static str) {

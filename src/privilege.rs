@@ -107,6 +107,15 @@ pub fn keep_few_capabilities() {
     }
 }
 
+/// Gives up every capability: for a process that has opened all that it needs.
+pub fn drop_all_capabilities() {
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        if let Err(error) = caps::clear(None, set) {
+            tracing::debug!(%error, "capabilities stay as they are");
+        }
+    }
+}
+
 /// Hides this process's memory and environment, where the keys are, from other processes of its user (prctl(2), PR_SET_DUMPABLE).
 pub fn hide_process() {
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {

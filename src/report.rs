@@ -36,10 +36,16 @@ pub struct Report {
 pub struct Network {
     /// RFC 4787 mapping behaviour.
     pub mapping: String,
+    /// How external ports are drawn.
+    pub ports: String,
     /// How many egress addresses were seen.
     pub egress: usize,
     /// Of the tunnel.
     pub mtu: u16,
+    /// How many relays of the user's own we are registered with.
+    pub relays: usize,
+    /// What was passed on for others.
+    pub relayed_bytes: u64,
 }
 
 /// One peer.
@@ -71,7 +77,7 @@ pub struct Peer {
 /// How packets get to a peer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Path {
-    /// `direct`, or `none`.
+    /// `direct`, `relay` or `none`.
     pub kind: String,
     /// The relay, if any.
     pub via: Option<String>,
@@ -79,6 +85,10 @@ pub struct Path {
     pub rtt_ms: f64,
     /// Why it is not direct; empty where it is.
     pub why: String,
+    /// How the two NATs can be crossed.
+    pub crossing: String,
+    /// What the peer tells of its NAT.
+    pub nat: String,
 }
 
 /// A change of a path.
@@ -165,7 +175,10 @@ impl Report {
 impl Peer {
     fn row(&self) -> [String; 8] {
         let path = match self.state.as_str() {
-            "up" => self.path.kind.clone(),
+            "up" => match &self.path.via {
+                Some(via) => format!("over {via}: {}", self.path.why),
+                None => self.path.kind.clone(),
+            },
             state => format!("{state}: {}", self.path.why),
         };
         let up = self.connect_ms.is_some();
@@ -229,9 +242,9 @@ mod tests {
             object.keys().cloned().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(keys(""), "command dropped network offload peers role run skipped started version wall_ms");
-        assert_eq!(keys("/network"), "egress mapping mtu");
+        assert_eq!(keys("/network"), "egress mapping mtu ports relayed_bytes relays");
         assert_eq!(keys("/peers/0"), "changes connect_ms index jobs overlay path rx_bytes slots state tx_bytes");
-        assert_eq!(keys("/peers/0/path"), "kind rtt_ms via why");
+        assert_eq!(keys("/peers/0/path"), "crossing kind nat rtt_ms via why");
         assert_eq!(keys("/peers/0/changes/0"), "at_ms from to why");
         assert_eq!(keys("/command"), "exit wall_ms");
         let offload = "cached duplicated engine failed_over local local_reasons primary_cpu_ms remote";

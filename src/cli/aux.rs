@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::actions::{StepSummary, mask, say, warn};
+use super::actions::{StepSummary, say, warn};
 use super::diagnosis::not_joined;
 use super::journal::{Journal, ReportFile};
-use super::session::{Happening, Session, no_stun, tell_network, tell_recovered};
+use super::session::{Happening, Session, no_stun, path_words, tell_network};
 use super::signals::{Signals, exit_code};
 use super::waiting::{Formation, Waiters};
 use super::{Outcome, env};
@@ -101,7 +101,7 @@ impl<'a> Aux<'a> {
 
     async fn handle(&mut self, happening: Happening) -> Option<End> {
         match happening {
-            Happening::Node(event) => self.handle_event(event),
+            Happening::Node(event) => self.handle_event(event).await,
             Happening::Collected(collected) => self.meet(collected).await.err().map(End::Failure),
             Happening::Duplicate => Some(End::Failure(self.replaced())),
             Happening::Refused(failure) if !self.up => Some(End::Failure(failure)),
@@ -141,37 +141,35 @@ impl<'a> Aux<'a> {
         Distccd::start(config, self.distccd_events.0.clone()).await
     }
 
-    fn handle_event(&mut self, event: Event) -> Option<End> {
-        let at = clock::now() - self.session.started;
+    async fn handle_event(&mut self, event: Event) -> Option<End> {
+        let why = self.session.why_indirect(&event).await;
+        self.journal.follow(clock::now() - self.session.started, &event, &why);
         match event {
             Event::Settled { answers: 0, .. } => return Some(End::Failure(no_stun(&self.args.common))),
-            Event::Settled { mapping, egress, reflexive, .. } => tell_network(mapping, egress, &reflexive),
+            Event::Settled { nat, reflexive, .. } => tell_network(nat, &reflexive),
             Event::Publish(announcement) => self.session.publish(*announcement),
-            Event::Up { role, connect, at: addr } => {
-                mask(addr.ip());
-                say(&format!("{role} is up, direct, in {} ms", connect.as_millis()));
-                self.set_up(true);
-                self.journal.note(role, at, "none", "direct", "");
+            Event::Up { role, connect, route } => {
+                self.session.hide(route);
+                say(&format!("{role} is up, {}, in {} ms", path_words(route, &why), connect.as_millis()));
+                self.set_up(role, true);
             }
-            Event::Gone { role, silent } => {
-                let why = format!("M503 nothing heard for {} s", silent.as_secs());
+            Event::Gone { role: Role::Primary, silent } => {
                 let idle = humantime::format_duration(self.args.idle_timeout());
-                warn(&format!("{role} is gone: {why}; leaving when it has been gone for {idle}"));
-                self.set_up(false);
-                self.journal.note(role, at, "direct", "none", &why);
+                let silent = silent.as_secs();
+                warn(&format!(
+                    "the primary is gone: M503 nothing heard for {silent} s; leaving when it has been gone for {idle}"
+                ));
+                self.set_up(Role::Primary, false);
             }
-            Event::Back { role } => {
-                say(&format!("{role} is back"));
-                self.set_up(true);
-                self.journal.note(role, at, "none", "direct", "heard again");
-            }
+            Event::Gone { role, .. } => say(&format!("{role} is gone")),
+            Event::Back { role } | Event::Recovered { role, .. } => self.set_up(role, true),
             Event::Rebind => self.session.rebind(),
             Event::Suspect { role } => self.session.suspect(role),
-            Event::Recovered { role, took } => {
-                self.journal.note(role, at, "direct", "direct", &tell_recovered(role, took));
-                self.set_up(true);
-            }
-            Event::Left { .. } | Event::Released => return Some(End::Released),
+            Event::Stranded => self.session.look_for_aux(),
+            Event::Rerouted { to, .. } => self.session.hide(to),
+            Event::Left { role: Role::Primary } | Event::Released => return Some(End::Released),
+            Event::Left { role } => say(&format!("{role} has left")),
+            Event::Mtu { .. } => {}
             Event::Replaced => return Some(End::Failure(self.replaced())),
             Event::Unusable { role, why } => {
                 let what = format!("the {role} cannot be joined: {why}");
@@ -182,7 +180,11 @@ impl<'a> Aux<'a> {
         None
     }
 
-    fn set_up(&mut self, up: bool) {
+    /// Only the primary counts: without it there is nothing to do.
+    fn set_up(&mut self, role: Role, up: bool) {
+        if role != Role::Primary {
+            return;
+        }
         self.up = up;
         self.session.await_peers(!up);
         self.settle();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::proto::announcement::Rejected;
+use crate::proto::crossing::{Crossing, Obstacle};
 use crate::proto::peer::{PeerView, State};
 use crate::rendezvous::board::Tally;
 
@@ -11,13 +12,29 @@ use crate::rendezvous::board::Tally;
 pub(super) fn why(peer: Option<&PeerView>, tally: &Tally) -> String {
     match peer {
         None => format!("{} {}", absent(tally).0, absent(tally).1),
-        Some(peer) => match (peer.state, peer.addr) {
+        Some(peer) => match (peer.state, peer.route) {
+            (State::Up, Some(route)) if !route.is_direct() => indirect(peer),
             (State::Up, _) => String::new(),
-            (State::Joining, None) => "M301 opened, and heard nothing".into(),
+            (State::Joining, None) => indirect(peer),
             (State::Joining, Some(_)) => "M401 probes pass, the WireGuard handshake does not".into(),
             (State::Gone, _) => format!("M503 nothing heard for {} s", peer.silent.as_secs()),
             (State::Left, _) => "it said goodbye".into(),
         },
+    }
+}
+
+/// Why there is no direct path.
+fn indirect(peer: &PeerView) -> String {
+    match peer.crossing {
+        Crossing::Direct if peer.state == State::Up && peer.heard_directly => "M502 the direct path is lost".into(),
+        Crossing::Direct if peer.heard_directly => "M302 it is heard, and does not hear us".into(),
+        Crossing::Direct => "M301 opened, and heard nothing".into(),
+        Crossing::Spray | Crossing::Predict => {
+            format!("M202 one NAT maps by destination ({}), and its port was not found", peer.nat)
+        }
+        Crossing::Relay(Obstacle::BothDependent) => "M203 both NATs map by destination".into(),
+        Crossing::Relay(Obstacle::EgressAddresses) => "M205 one NAT maps by destination over many addresses".into(),
+        Crossing::Blocked => "M201 UDP does not pass".into(),
     }
 }
 
@@ -34,8 +51,13 @@ pub(super) fn not_joined(primary: Option<&PeerView>, tally: &Tally, after: Durat
     };
     let why = why(Some(primary), tally);
     let (code, what) = why.split_once(' ').unwrap_or(("M301", "no path"));
-    let hint = "run `mesh doctor` on both machines; behind some NATs no direct path is possible";
-    let code = if code == "M401" { "M401" } else { "M301" };
+    let hint = match code {
+        "M202" | "M203" | "M205" => {
+            "use runners behind another NAT, or give all of them a relay of your own with --relay (MESH_RELAY)"
+        }
+        _ => "run `mesh doctor` on both machines; a relay of your own (--relay) works where nothing can be punched",
+    };
+    let code = INDIRECT.into_iter().find(|known| *known == code).unwrap_or("M301");
     let others = Some(foreign(tally)).filter(|count| *count > 0).map(|count| format!(" ({})", unopened(count)));
     let what = format!("no path to the primary after {after}: {what}{}", others.unwrap_or_default());
     Failure::new(Exit::NoPath, code, what, hint)
@@ -74,6 +96,9 @@ fn unopened(count: u64) -> String {
     }
 }
 
+/// The codes that an aux without a path ends with.
+const INDIRECT: [&str; 6] = ["M201", "M202", "M203", "M205", "M302", "M401"];
+
 const SERVICES: &str = "GitHub's services may be down; the next try may pass";
 
 /// Code, phrase and hint for somebody whose announcement was never read.
@@ -109,7 +134,9 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::proto::nat::Behaviour;
     use crate::proto::role::Role;
+    use crate::proto::route::{Relay, Route};
 
     #[test]
     fn a_primary_that_never_published_is_missing() {
@@ -145,7 +172,7 @@ mod tests {
     fn a_primary_that_was_read_and_not_reached_means_no_path() {
         let failure = not_joined(Some(&primary(None)), &Tally::default(), Duration::from_secs(5));
         assert_eq!((failure.exit, failure.code), (Exit::NoPath, "M301"));
-        let answered = primary(Some("192.0.2.1:5".parse().expect("an address")));
+        let answered = primary(Some(Route::to("192.0.2.1:5".parse().expect("an address"))));
         assert_eq!(not_joined(Some(&answered), &Tally::default(), Duration::from_secs(5)).code, "M401");
     }
 
@@ -166,14 +193,36 @@ mod tests {
         assert!(failure.what.contains("503"));
     }
 
-    fn primary(addr: Option<std::net::SocketAddr>) -> PeerView {
+    #[test]
+    fn a_peer_behind_a_relay_says_why() {
+        let relayed = PeerView {
+            state: State::Up,
+            crossing: Crossing::Relay(Obstacle::BothDependent),
+            ..primary(Some(Route::Relayed(Relay::Server(0))))
+        };
+        assert!(why(Some(&relayed), &Tally::default()).starts_with("M203"));
+        let lost = PeerView { crossing: Crossing::Direct, heard_directly: true, ..relayed };
+        assert!(why(Some(&lost), &Tally::default()).starts_with("M502"));
+        let failure = not_joined(
+            Some(&PeerView { state: State::Joining, route: None, ..lost }),
+            &Tally::default(),
+            Duration::ZERO,
+        );
+        assert_eq!(failure.code, "M302");
+    }
+
+    fn primary(route: Option<Route>) -> PeerView {
         PeerView {
             role: Role::Primary,
             overlay: Ipv4Addr::new(10, 77, 0, 1),
             state: State::Joining,
             connect: None,
-            addr,
+            route,
             rtt: None,
+            mtu: 1420,
+            nat: Behaviour::default(),
+            crossing: Crossing::Direct,
+            heard_directly: false,
             silent: Duration::ZERO,
             tx_bytes: 0,
             rx_bytes: 0,

@@ -23,6 +23,7 @@ use crate::proto::filtering::{Filtering, FilteringTest};
 use crate::proto::hops::opening_ttl;
 use crate::proto::nat::{Mapping, egress_addresses, mapping};
 use crate::proto::overlay::Prefix;
+use crate::proto::route::SocketId;
 use crate::proto::stun::StunClient;
 use crate::proto::transmit::Transmit;
 
@@ -87,7 +88,7 @@ struct Diagnosis<'a> {
 pub(super) async fn run(args: DoctorArgs) -> Outcome {
     let socket = Socket::bind(args.common.listen)?;
     let servers = resolve(&args.common.stun_servers()).await;
-    let hosts = interfaces::host_addresses(socket.port());
+    let hosts = interfaces::host_addresses(socket.port(), None);
     let target = servers.first().map(SocketAddr::ip);
     let (samples, filtering, routers) = tokio::join!(ask(&socket, &servers), filtering(&servers), async {
         match target {
@@ -159,12 +160,12 @@ fn hide(addr: &SocketAddr) -> String {
 
 async fn ask(socket: &Socket, servers: &[SocketAddr]) -> Vec<crate::proto::nat::Sample> {
     let mut rng = ChaCha20Rng::from_os_rng();
-    let mut client = StunClient::new(clock::now(), servers, &mut rng);
+    let mut client = StunClient::new(clock::now(), servers, socket.port(), &mut rng);
     let mut buffer = [0; 2048];
     let rounds = async {
         loop {
-            while let Some((to, bytes)) = client.poll_transmit(clock::now()) {
-                let _ = socket.send(&Transmit { to, ttl: None, bytes });
+            while let Some((id, to, bytes)) = client.poll_transmit(clock::now()) {
+                let _ = socket.send(&Transmit { socket: id, to, ttl: None, bytes });
             }
             if client.handle_timeout(clock::now(), &mut rng) {
                 return;
@@ -173,7 +174,7 @@ async fn ask(socket: &Socket, servers: &[SocketAddr]) -> Vec<crate::proto::nat::
                 () = super::primary::until(client.poll_timeout()) => {}
                 _ = socket.readable() => {
                     while let Ok(Some((len, from))) = socket.try_receive(&mut buffer) {
-                        client.handle_response(clock::now(), from, &buffer[..len]);
+                        client.handle_response(clock::now(), SocketId::MAIN, from, &buffer[..len]);
                     }
                 }
             }
@@ -202,7 +203,7 @@ async fn ask_filtering(server: SocketAddr) -> Filtering {
     let mut buffer = [0; 2048];
     for _ in 0..ROUNDS {
         for (to, bytes) in test.questions() {
-            let _ = socket.send(&Transmit { to, ttl: None, bytes });
+            let _ = socket.send(&Transmit { socket: SocketId::MAIN, to, ttl: None, bytes });
         }
         let answers = async {
             while !test.is_done() && socket.readable().await.is_ok() {

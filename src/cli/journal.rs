@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::actions;
+use super::actions::{say, warn};
 use super::diagnosis::why;
 use super::session::Session;
 use crate::exit::{Exit, Failure};
@@ -15,6 +15,8 @@ use crate::privilege::Caller;
 use crate::proto::overlay::{MTU, Prefix};
 use crate::proto::peer::{PeerView, State};
 use crate::proto::role::Role;
+use crate::proto::route::Route;
+use crate::proto::transmit::Event;
 use crate::rendezvous::board::Tally;
 use crate::report::{self, Change, Network, Report};
 
@@ -24,12 +26,47 @@ const MOST_CHANGES: usize = 100;
 /// What happened to the paths.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
+    kinds: BTreeMap<Role, &'static str>,
     changes: BTreeMap<Role, Vec<Change>>,
 }
 
 impl Journal {
-    /// Notes that the path to `role` changed, `at` since the start.
-    pub(super) fn note(&mut self, role: Role, at: Duration, from: &str, to: &str, why: &str) {
+    /// Notes what `event` changed, `at` since the start, and tells the user; `why` explains a path that is not direct. What else a verb makes of
+    /// it is its own matter.
+    pub(super) fn follow(&mut self, at: Duration, event: &Event, why: &str) {
+        match event {
+            Event::Up { role, route, .. } => self.note(*role, at, kind(*route), why),
+            Event::Back { role } => {
+                say(&format!("{role} is back"));
+                self.note(*role, at, "direct", "heard again");
+            }
+            Event::Gone { role, silent } => {
+                let why = format!("M503 nothing heard for {} s", silent.as_secs());
+                self.note(*role, at, "none", &why);
+            }
+            Event::Left { role } => self.note(*role, at, "none", "it said goodbye"),
+            Event::Recovered { role, took } => {
+                let why = format!("M501 it did not answer or had moved, and is back after {} ms", took.as_millis());
+                say(&format!("{role}: {why}"));
+                let same = self.kinds.get(role).copied().unwrap_or("direct");
+                self.note(*role, at, same, &why);
+            }
+            Event::Rerouted { role, to, .. } => {
+                let how = if to.is_direct() { "direct again".into() } else { format!("{}: {why}", words(*to)) };
+                say(&format!("{role} is now reached {how}"));
+                self.note(*role, at, kind(*to), if to.is_direct() { "a direct path was found" } else { why });
+            }
+            Event::Mtu { role, mtu } => {
+                warn(&format!(
+                    "M402 {role}: packets above {mtu} bytes do not get through, so shorter ones are sent; hint: an MTU of 1500 on the way is faster"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, role: Role, at: Duration, to: &'static str, why: &str) {
+        let from = self.kinds.insert(role, to).unwrap_or("none");
         let changes = self.changes.entry(role).or_default();
         if changes.len() < MOST_CHANGES {
             let at_ms = at.as_millis() as u64;
@@ -72,7 +109,33 @@ impl Journal {
 }
 
 fn network(snapshot: &Snapshot) -> Network {
-    Network { mapping: snapshot.mapping.to_string(), egress: snapshot.egress, mtu: MTU }
+    let Snapshot { nat, peers, relays, relayed, .. } = snapshot;
+    Network {
+        mapping: nat.mapping.to_string(),
+        ports: nat.ports.to_string(),
+        egress: nat.egress.into(),
+        mtu: peers.iter().map(|peer| peer.mtu).min().unwrap_or(MTU),
+        relays: relays.iter().filter(|(_, registered)| *registered).count(),
+        relayed_bytes: relayed.1,
+    }
+}
+
+/// As the report's contract has it.
+fn kind(route: Route) -> &'static str {
+    if route.is_direct() { "direct" } else { "relay" }
+}
+
+/// Who relays.
+fn via(route: Route) -> Option<String> {
+    match route {
+        Route::Direct { .. } => None,
+        Route::Relayed(relay) => Some(relay.to_string()),
+    }
+}
+
+/// For a line of the log.
+pub(super) fn words(route: Route) -> String {
+    via(route).map_or("directly".into(), |relay| format!("over {relay}"))
 }
 
 fn skipped(tally: &Tally) -> BTreeMap<String, u64> {
@@ -93,9 +156,12 @@ fn describe(role: Role, overlay: Prefix, view: Option<&PeerView>, tally: &Tally)
         _ if was_up => "gone",
         _ => "never",
     };
+    let route = view.and_then(|peer| peer.route).filter(|_| was_up);
     let path = report::Path {
-        kind: if was_up { "direct" } else { "none" }.into(),
-        via: None,
+        kind: route.map_or(if was_up { "direct" } else { "none" }, kind).into(),
+        via: route.and_then(via),
+        crossing: view.map(|peer| peer.crossing.to_string()).unwrap_or_default(),
+        nat: view.map(|peer| peer.nat.to_string()).unwrap_or_default(),
         rtt_ms: view.and_then(|peer| peer.rtt).map_or(0.0, |rtt| (rtt.as_secs_f64() * 1e4).round() / 10.0),
         why: why(view, tally),
     };
@@ -145,7 +211,7 @@ impl ReportFile {
             .and_then(|_| file.set_len(0))
             .and_then(|()| file.write_all(report.to_json().as_bytes()));
         if let Err(error) = written {
-            actions::warn(&format!("M109 the report could not be written: {error}; hint: check the free space there"));
+            warn(&format!("M109 the report could not be written: {error}; hint: check the free space there"));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::build::Build;
 use super::command::{self, Running};
 use super::diagnosis::{too_few, why};
 use super::journal::{Journal, ReportFile};
-use super::session::{Happening, Session, no_stun, tell_network, tell_recovered};
+use super::session::{Happening, Session, no_stun, path_words, tell_network};
 use super::signals::{Signals, exit_code};
 use super::waiting::{Formation, Waiters};
 use crate::config::{Offload, PrimaryArgs};
@@ -310,50 +310,48 @@ impl<'a> Primary<'a> {
     }
 
     async fn handle_event(&mut self, event: Event) -> Result<(), Failure> {
-        let at = clock::now() - self.session.started;
+        let why = self.session.why_indirect(&event).await;
+        self.journal.follow(clock::now() - self.session.started, &event, &why);
         match event {
             Event::Settled { answers: 0, .. } => return Err(no_stun(&self.args.common)),
-            Event::Settled { mapping, egress, reflexive, .. } => tell_network(mapping, egress, &reflexive),
+            Event::Settled { nat, reflexive, .. } => tell_network(nat, &reflexive),
             Event::Publish(announcement) => self.session.publish(*announcement),
-            Event::Up { role, connect, at: addr } => {
-                actions::mask(addr.ip());
+            Event::Up { role, connect, route } => {
+                self.session.hide(route);
                 self.up.insert(role);
                 let (ms, up, aux) = (connect.as_millis(), self.up.len(), self.args.aux);
-                say(&format!("{role} is up, direct, in {ms} ms ({up} of {aux})"));
+                say(&format!("{role} is up, {}, in {ms} ms ({up} of {aux})", path_words(route, &why)));
                 if role.number() > aux {
                     warn(&format!("{role} is more than --aux {aux} promised; it helps all the same"));
                 }
-                self.journal.note(role, at, "none", "direct", "");
                 self.follow().await;
             }
             Event::Gone { role, silent } => {
                 self.up.remove(&role);
-                let why = format!("M503 nothing heard for {} s", silent.as_secs());
-                warn(&format!("{role} is gone: {why}; its jobs run elsewhere"));
-                self.journal.note(role, at, "direct", "none", &why);
+                warn(&format!("{role} is gone: M503 nothing heard for {} s; its jobs run elsewhere", silent.as_secs()));
                 self.follow().await;
             }
             Event::Back { role } => {
                 self.up.insert(role);
-                say(&format!("{role} is back"));
-                self.journal.note(role, at, "none", "direct", "heard again");
                 self.follow().await;
             }
             Event::Rebind => self.session.rebind(),
             Event::Suspect { role } => self.session.suspect(role),
-            Event::Recovered { role, took } => {
-                self.journal.note(role, at, "direct", "direct", &tell_recovered(role, took));
+            Event::Rerouted { to, .. } => {
+                self.session.hide(to);
                 self.await_missing();
+                self.settle();
             }
+            Event::Recovered { .. } => self.await_missing(),
             Event::Left { role } => {
                 self.up.remove(&role);
                 warn(&format!("{role} has left"));
-                self.journal.note(role, at, "direct", "none", "it said goodbye");
                 self.follow().await;
             }
             Event::Unusable { role, why } => {
                 warn(&format!("M604 {role} cannot join: {why}; hint: use the same --overlay on every runner"))
             }
+            Event::Mtu { .. } | Event::Stranded => {}
             Event::Released | Event::Replaced => tracing::debug!("a goodbye that is not for a primary"),
         }
         Ok(())

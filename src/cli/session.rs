@@ -10,22 +10,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::actions::{mask, say, warn};
-use super::env;
+use super::diagnosis::why;
+use super::{env, journal};
 use crate::config::{CommonArgs, RendezvousChoice, literal};
 use crate::control::{self, Asked, Server};
 use crate::exit::{Exit, Failure};
 use crate::github::config::Config as GithubConfig;
-use crate::link::socket::Socket;
+use crate::link::sockets::Sockets;
 use crate::link::tun::Tun;
-use crate::link::{Handle, Link, Snapshot, clock, hops, interfaces, routes};
+use crate::link::{Handle, Link, Snapshot, clock, hops, routes};
 use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::opening_ttl;
 use crate::proto::key::Secret;
-use crate::proto::nat::Mapping;
+use crate::proto::nat::{Behaviour, Mapping};
 use crate::proto::node::{Config, Node};
 use crate::proto::probe::Farewell;
 use crate::proto::role::Role;
+use crate::proto::route::Route;
 use crate::proto::transmit::Event;
 use crate::rendezvous::board::{Board, Collected, Tally, jittered, patience};
 use crate::rendezvous::directory::Directory;
@@ -124,7 +126,7 @@ impl Session {
         let path = std::path::absolute(&path).unwrap_or(path);
         let server = Server::bind(&path, caller.as_ref())?;
         routes::check_free(common.overlay)?;
-        let socket = Socket::bind(common.listen)?;
+        let sockets = Sockets::bind(common.listen)?;
         let tun = Tun::create(common.tun_name(), address, common.overlay)?;
 
         let stun = resolve(&common.stun_servers()).await;
@@ -136,14 +138,15 @@ impl Session {
             overlay: common.overlay,
             slots,
             offload,
-            hosts: interfaces::host_addresses(socket.port()),
+            hosts: sockets.host_addresses(),
             stun: stun.clone(),
+            relays: resolve(&common.relay).await,
         };
         let node = Node::new(clock::now(), config);
         let context = common.context(env);
         let board = Arc::new(Board::new(rendezvous, keys, context.attempt, role, node.boot()));
         let (events, from_node) = mpsc::unbounded_channel();
-        let (link, handle) = Link::new(node, socket, tun, events);
+        let (link, handle) = Link::new(node, sockets, tun, events);
         let (happen, happenings) = mpsc::unbounded_channel();
         let (publications, to_publish) = watch::channel(None);
         let (awaiting, awaited) = watch::channel(true);
@@ -189,6 +192,31 @@ impl Session {
         self.await_peers(true);
     }
 
+    /// Nothing leads to the primary: other aux may relay, so their announcements are read too.
+    pub(super) fn look_for_aux(&self) {
+        say("the primary is out of reach: looking for another aux that may relay");
+        self.board.read_aux();
+        self.await_peers(true);
+    }
+
+    /// Why the path that `event` tells of is not direct; empty where it is, or no path is told of.
+    pub(super) async fn why_indirect(&self, event: &Event) -> String {
+        let role = match event {
+            Event::Up { role, route, .. } if !route.is_direct() => *role,
+            Event::Rerouted { role, to, .. } if !to.is_direct() => *role,
+            _ => return String::new(),
+        };
+        let peers = self.snapshot().await.peers;
+        why(peers.iter().find(|peer| peer.role == role), &self.tally())
+    }
+
+    /// A peer's address is not for everyone's eyes.
+    pub(super) fn hide(&self, route: Route) {
+        if let Some(addr) = route.addr() {
+            mask(addr.ip());
+        }
+    }
+
     /// What happens next; waits for it.
     pub(super) async fn next(&mut self) -> Happening {
         match self.happenings.recv().await {
@@ -217,8 +245,7 @@ impl Session {
 
     /// The mesh as it is now.
     pub(super) async fn snapshot(&self) -> Snapshot {
-        let ended = Snapshot { peers: vec![], mapping: Mapping::Unknown, egress: 0, dropped: Default::default() };
-        self.handle.snapshot().await.unwrap_or(ended)
+        self.handle.snapshot().await.unwrap_or_default()
     }
 
     /// What was found at the rendezvous and not used.
@@ -319,9 +346,12 @@ async fn lookup(server: String) -> Vec<SocketAddr> {
 
 async fn find_hops(target: Option<SocketAddr>, handle: Handle) {
     if let Some(IpAddr::V4(target)) = target.map(|target| target.ip()) {
-        let ttl = opening_ttl(&hops::routers(target).await);
-        tracing::debug!(ttl, "opening datagrams travel so far");
-        handle.set_opening_ttl(ttl);
+        let routers = hops::routers(target).await;
+        if !routers.is_empty() {
+            let ttl = opening_ttl(&routers);
+            tracing::debug!(ttl, "opening datagrams travel so far");
+            handle.set_opening_ttl(ttl);
+        }
     }
 }
 
@@ -411,24 +441,26 @@ struct Told {
 }
 
 /// What the user is told of a mapping, once. Addresses are hidden in the logs of Actions.
-pub(super) fn tell_network(mapping: Mapping, egress: usize, reflexive: &[SocketAddr]) {
+pub(super) fn tell_network(nat: Behaviour, reflexive: &[SocketAddr]) {
     reflexive.iter().for_each(|addr| mask(addr.ip()));
-    say(&format!("network: {mapping} mapping, {egress} egress address{}", if egress == 1 { "" } else { "es" }));
+    say(&format!("network: {nat}"));
+    let Behaviour { mapping, egress, .. } = nat;
     if egress > 1 {
         warn(&format!(
-            "M205 {egress} egress addresses: a peer may see another address than the STUN servers; hint: a NAT with one is needed for direct paths"
+            "M205 {egress} egress addresses: a peer may see another address than the STUN servers; hint: a NAT with one makes direct paths sure"
         ));
     }
     if matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent) {
-        warn(&format!("M202 the NAT maps {mapping}: direct paths are unlikely; hint: use runners behind another NAT"));
+        warn(&format!(
+            "M202 the NAT maps {mapping}: a direct path must be searched for, and there is none to another runner behind such a NAT; hint: use \
+             runners behind another NAT, or a relay of your own (--relay)"
+        ));
     }
 }
 
-/// A path works again. Returns why it had changed, for the report.
-pub(super) fn tell_recovered(role: Role, took: Duration) -> String {
-    let why = format!("M501 it did not answer or had moved, and is back after {} ms", took.as_millis());
-    say(&format!("{role}: {why}"));
-    why
+/// How a peer is reached, for the line that says that it is.
+pub(super) fn path_words(route: Route, why: &str) -> String {
+    if route.is_direct() { "direct".into() } else { format!("{}: {why}", journal::words(route)) }
 }
 
 /// No STUN server answered.

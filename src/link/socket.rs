@@ -1,8 +1,10 @@
-//! The mesh's one UDP socket: STUN, probes and WireGuard share it, and so share one NAT mapping.
+//! A UDP socket: STUN, probes, WireGuard and relay frames share it, and so share one NAT mapping. How many there are is not here but in
+//! [`super::sockets`].
 
 use std::io::{self, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::task::{Context, Poll};
 
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt};
@@ -29,7 +31,7 @@ pub struct Socket {
 impl Socket {
     /// Binds `port` of every IPv4 address; 0 is any.
     pub fn bind(port: u16) -> Result<Self, Failure> {
-        Self::open(port).map_err(|error| {
+        Self::open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).map_err(|error| {
             let hint = if error.kind() == io::ErrorKind::AddrInUse {
                 "another process has it: choose another with --listen (MESH_PORT), or 0 for any"
             } else {
@@ -39,14 +41,25 @@ impl Socket {
         })
     }
 
-    fn open(port: u16) -> io::Result<Self> {
-        let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    /// Binds any port of every IPv6 address, and of IPv6 alone. `None` where the machine has none.
+    pub fn bind_v6() -> Option<Self> {
+        Self::open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).ok()
+    }
+
+    fn open(addr: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        } else {
+            // Probes of full length tell the path's MTU; the kernel shall neither cut them nor know better.
+            never_fragment(&socket);
+        }
         if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
             let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         }
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+        socket.bind(&addr.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let port = socket.local_addr()?.port();
         Ok(Self { socket, port })
@@ -60,6 +73,11 @@ impl Socket {
     /// Waits until a datagram can be read.
     pub async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await
+    }
+
+    /// Whether a datagram can be read; wakes `context` when that changes.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_recv_ready(context)
     }
 
     /// A datagram that is there; `None` when there is none.
@@ -77,12 +95,29 @@ impl Socket {
             None => self.socket.try_send_to(&transmit.bytes, transmit.to).map(drop),
             Some(ttl) => self.socket.try_io(Interest::WRITABLE, || {
                 let (ttl, to) = (i32::from(ttl), SockaddrStorage::from(transmit.to));
-                let control = [ControlMessage::Ipv4Ttl(&ttl)];
+                let v4 = [ControlMessage::Ipv4Ttl(&ttl)];
+                let v6 = [ControlMessage::Ipv6HopLimit(&ttl)];
+                let control = if transmit.to.is_ipv4() { v4 } else { v6 };
                 let data = [IoSlice::new(&transmit.bytes)];
                 sendmsg(self.socket.as_raw_fd(), &data, &control, MsgFlags::empty(), Some(&to))?;
                 Ok(())
             }),
         }
+    }
+}
+
+/// Sets IP_MTU_DISCOVER to IP_PMTUDISC_PROBE (ip(7)). Where the kernel refuses, large probes may pass in pieces, and the MTU is taken for
+/// larger than it is: slower, not wrong.
+#[expect(unsafe_code, reason = "no crate in use has this option")]
+fn never_fragment(socket: &socket2::Socket) {
+    let value = nix::libc::IP_PMTUDISC_PROBE;
+    let (level, name) = (nix::libc::IPPROTO_IP, nix::libc::IP_MTU_DISCOVER);
+    let len = size_of_val(&value) as nix::libc::socklen_t;
+    // SAFETY: the descriptor is open as long as the borrow, and the kernel reads `len` bytes of `value`, which is that long.
+    let refused =
+        unsafe { nix::libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) } != 0;
+    if refused {
+        tracing::debug!("the kernel does not let us forbid fragments");
     }
 }
 
@@ -95,6 +130,7 @@ mod tests {
     use nix::sys::socket::{ControlMessageOwned, recvmsg};
 
     use super::*;
+    use crate::proto::route::SocketId;
 
     #[tokio::test]
     async fn a_ttl_goes_with_one_datagram_and_not_with_the_next() {
@@ -105,7 +141,7 @@ mod tests {
         let socket = Socket::bind(0).expect("a free port");
         for ttl in [Some(3), None] {
             socket.socket.writable().await.expect("writable");
-            socket.send(&Transmit { to, ttl, bytes: vec![1] }).expect("sent");
+            socket.send(&Transmit { socket: SocketId::MAIN, to, ttl, bytes: vec![1] }).expect("sent");
         }
         assert_eq!(received_ttl(&receiver), Some(3));
         assert_eq!(received_ttl(&receiver), Some(64));

@@ -7,6 +7,7 @@
 //! or attempt, or given to another role does not open.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -19,7 +20,7 @@ use super::base64url;
 use super::candidate::{Candidate, MAX_CANDIDATES};
 use super::key::{KeyId, RunKeys};
 use super::keyring::{KeyRing, MAX_KEYS};
-use super::nat::Mapping;
+use super::nat::Behaviour;
 use super::role::Role;
 
 const MAGIC: &[u8; 4] = b"MSHE";
@@ -37,7 +38,7 @@ pub const LIFETIME: Duration = Duration::from_secs(6 * 3600);
 const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
 
 /// The protocol that this build speaks. A peer with no version in common is refused by name.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// Random for each process: tells a restarted peer from the one before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,15 +57,15 @@ impl fmt::Debug for Boot {
     }
 }
 
-/// "I have read this announcement of yours and opened my NAT towards every candidate in it."
+/// "I have read where you are and opened my NAT towards every candidate of it."
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
-    /// Whose announcement.
+    /// Whose candidates.
     pub role: Role,
     /// Which process of theirs.
     pub boot: Boot,
-    /// Which of its announcements.
-    pub seq: u32,
+    /// Which of its sets of candidates.
+    pub epoch: u32,
 }
 
 /// Whether a peer is there to be joined.
@@ -89,6 +90,8 @@ pub struct Announcement {
     pub boot: Boot,
     /// Grows with each announcement of the process.
     pub seq: u32,
+    /// Grows each time the process's own addresses change, from 1 on: acknowledgements are of an epoch.
+    pub epoch: u32,
     /// Unix time in seconds, by the peer's own clock.
     pub issued_at: u64,
     /// Likewise; see [`LIFETIME`].
@@ -108,8 +111,9 @@ pub struct Announcement {
     /// Whether it can be joined.
     #[serde(default)]
     pub standing: Standing,
-    /// How its NAT maps, as far as it knows.
-    pub mapping: Mapping,
+    /// How its NAT maps and draws ports, as far as it knows.
+    #[serde(default)]
+    pub nat: Behaviour,
     /// Where it may be reached, at most [`MAX_CANDIDATES`].
     pub candidates: Vec<Candidate>,
     /// What it has read and opened towards.
@@ -118,9 +122,21 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Whether it says that it has opened towards announcement `seq` of `boot` at `role`.
-    pub fn acknowledges(&self, role: Role, boot: Boot, seq: u32) -> bool {
-        self.acks.contains(&Ack { role, boot, seq })
+    /// Whether it says that it has opened towards the candidates that `boot` at `role` had in `epoch`.
+    pub fn acknowledges(&self, role: Role, boot: Boot, epoch: u32) -> bool {
+        self.acks.contains(&Ack { role, boot, epoch })
+    }
+
+    /// With no candidate in it that cannot be used; `None` where it claims more keys than anybody has.
+    pub fn checked(mut self) -> Option<Self> {
+        self.candidates.retain(Candidate::is_usable);
+        self.candidates.truncate(MAX_CANDIDATES);
+        (self.keys.len() <= MAX_KEYS).then_some(self)
+    }
+
+    /// Its candidates' addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.candidates.iter().map(|candidate| candidate.addr)
     }
 }
 
@@ -212,7 +228,7 @@ pub fn open(bytes: &[u8], ring: &KeyRing, name: &Name, now: u64) -> Result<Annou
         .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &associated_data(keys, name) })
         .map_err(|_| Rejected::Unauthentic)?;
     let announcement = parse(&plain).ok_or(Rejected::Malformed)?;
-    if announcement.keys.len() > MAX_KEYS || !announcement.keys.contains(&keys.key_id()) {
+    if !announcement.keys.contains(&keys.key_id()) {
         return Err(Rejected::Malformed);
     }
     check(announcement, name, now)
@@ -237,7 +253,7 @@ fn parse(plain: &[u8]) -> Option<Announcement> {
     serde_json::from_slice(rest.get(..u32::from_be_bytes(*len) as usize)?).ok()
 }
 
-fn check(mut announcement: Announcement, name: &Name, now: u64) -> Result<Announcement, Rejected> {
+fn check(announcement: Announcement, name: &Name, now: u64) -> Result<Announcement, Rejected> {
     if (announcement.role, announcement.seq) != (name.role, name.seq) {
         return Err(Rejected::Malformed);
     }
@@ -251,9 +267,7 @@ fn check(mut announcement: Announcement, name: &Name, now: u64) -> Result<Announ
     if expired || announcement.issued_at > now + skew {
         return Err(Rejected::Stale);
     }
-    announcement.candidates.retain(Candidate::is_usable);
-    announcement.candidates.truncate(MAX_CANDIDATES);
-    Ok(announcement)
+    announcement.checked().ok_or(Rejected::Malformed)
 }
 
 fn cipher(keys: &RunKeys) -> XChaCha20Poly1305 {
@@ -262,6 +276,30 @@ fn cipher(keys: &RunKeys) -> XChaCha20Poly1305 {
 
 fn associated_data(keys: &RunKeys, name: &Name) -> Vec<u8> {
     [keys.context(), &[VERSION], name.to_string().as_bytes()].concat()
+}
+
+/// One that says something in every field.
+#[cfg(test)]
+pub(super) fn example() -> Announcement {
+    let boot = Boot([5; 16]);
+    Announcement {
+        protocol: (PROTOCOL, PROTOCOL),
+        role: Role::Aux(3),
+        boot,
+        seq: 7,
+        epoch: 3,
+        issued_at: 1_800_000_000,
+        expires_at: 1_800_000_000 + LIFETIME.as_secs(),
+        keys: vec![KeyId([1; 4])],
+        public_key: PublicKey::from([9; 32]),
+        overlay: "10.77.0.0/16".into(),
+        slots: 4,
+        offload: None,
+        standing: Standing::Open,
+        nat: Behaviour::default(),
+        candidates: vec![Candidate::server_reflexive("198.51.100.7:1024".parse().expect("an address"))],
+        acks: vec![Ack { role: Role::Primary, boot, epoch: 1 }],
+    }
 }
 
 #[cfg(test)]
@@ -352,7 +390,7 @@ mod tests {
     #[test]
     fn a_protocol_of_the_future_is_refused_by_name() {
         let (_, keys, name) = sealed();
-        let announcement = Announcement { protocol: (2, 3), ..example() };
+        let announcement = Announcement { protocol: (PROTOCOL + 1, PROTOCOL + 2), ..example() };
         let bytes = seal(&announcement, &keys, &name, &mut ChaCha20Rng::seed_from_u64(1));
         assert_eq!(open(&bytes, &keys, &name, NOW), Err(Rejected::Version));
     }
@@ -393,6 +431,10 @@ mod tests {
         }
     }
 
+    fn example() -> Announcement {
+        Announcement { keys: keys(&[1], "run").ids(), ..super::example() }
+    }
+
     fn keys(masters: &[u8], run: &str) -> KeyRing {
         let context = Context { repository: "1".into(), run: run.into(), attempt: 1 };
         let text: Vec<_> = masters.iter().map(|master| MasterKey::from_bytes([*master; 32]).to_text()).collect();
@@ -403,26 +445,5 @@ mod tests {
         let (keys, name) = (keys(&[1], "run"), Name { attempt: 1, role: Role::Aux(3), seq: 7, nonce: 9 });
         let bytes = seal(&example(), &keys, &name, &mut ChaCha20Rng::seed_from_u64(1));
         (bytes, keys, name)
-    }
-
-    fn example() -> Announcement {
-        let mut rng = ChaCha20Rng::seed_from_u64(5);
-        Announcement {
-            protocol: (1, 1),
-            role: Role::Aux(3),
-            boot: Boot::draw(&mut rng),
-            seq: 7,
-            issued_at: NOW,
-            expires_at: NOW + LIFETIME.as_secs(),
-            keys: keys(&[1], "run").ids(),
-            public_key: PublicKey::from([9; 32]),
-            overlay: "10.77.0.0/16".into(),
-            slots: 4,
-            offload: None,
-            standing: Standing::Open,
-            mapping: Mapping::EndpointIndependent,
-            candidates: vec![Candidate::server_reflexive("198.51.100.7:1024".parse().expect("an address"))],
-            acks: vec![Ack { role: Role::Primary, boot: Boot::draw(&mut rng), seq: 1 }],
-        }
     }
 }

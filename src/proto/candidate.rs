@@ -38,12 +38,16 @@ impl Candidate {
         Self { kind: Kind::ServerReflexive, addr }
     }
 
-    /// Whether a datagram may be sent there: a unicast IPv4 address with a port. Others come from broken or hostile announcements.
+    /// Whether a datagram may be sent there: a unicast address that means the same everywhere, or on one network, and a port. Others come
+    /// from broken or hostile announcements.
     pub fn is_usable(&self) -> bool {
-        match self.addr.ip() {
-            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast() && self.addr.port() != 0,
-            IpAddr::V6(_) => false,
-        }
+        let unicast = match self.addr.ip() {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => {
+                !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !ip.is_unicast_link_local()
+            }
+        };
+        unicast && self.addr.port() != 0
     }
 }
 
@@ -77,9 +81,13 @@ mod tests {
 
     #[test]
     fn addresses_that_nobody_can_have_are_not_usable() {
-        for text in ["0.0.0.0:1", "224.0.0.1:9", "255.255.255.255:9", "1.2.3.4:0", "[::1]:5"] {
+        for text in
+            ["0.0.0.0:1", "224.0.0.1:9", "255.255.255.255:9", "1.2.3.4:0", "[::1]:5", "[fe80::1]:5", "[2001:db8::1]:0"]
+        {
             assert!(!Candidate::host(text.parse().expect("an address")).is_usable(), "{text}");
         }
-        assert!(Candidate::host("192.0.2.1:5".parse().expect("an address")).is_usable());
+        for text in ["192.0.2.1:5", "[2001:db8::1]:5"] {
+            assert!(Candidate::host(text.parse().expect("an address")).is_usable(), "{text}");
+        }
     }
 }

@@ -28,12 +28,28 @@ pub fn opening_ttl(routers: &BTreeMap<u8, IpAddr>) -> u8 {
     first_public.map_or(guess, |ttl| ttl.min(guess)).max(MIN_OPENING_TTL)
 }
 
+/// The TTL of the `tries`-th try from a fresh socket, where no router answers: the default first, then further, for more NATs than usual;
+/// then nearer, for a peer that is close.
+pub fn ladder(tries: usize) -> u8 {
+    match tries % 4 {
+        1 => DEFAULT_OPENING_TTL + 2,
+        2 => DEFAULT_OPENING_TTL + 4,
+        3 => DEFAULT_OPENING_TTL - 1,
+        _ => DEFAULT_OPENING_TTL,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ttl(routers: &[(u8, &str)]) -> u8 {
         opening_ttl(&routers.iter().map(|(ttl, ip)| (*ttl, ip.parse().expect("an address"))).collect())
+    }
+
+    #[test]
+    fn each_try_from_a_fresh_socket_has_another_ttl() {
+        assert_eq!([0, 1, 2, 3, 4].map(ladder), [4, 6, 8, 3, 4]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::base64url;
+use super::relay::HopKey;
 
 const PREFIX: &str = "mesh1_";
 
@@ -112,6 +113,7 @@ pub struct RunKeys {
     run: Hkdf<Sha256>,
     key_id: KeyId,
     context: Vec<u8>,
+    relay: [u8; 32],
 }
 
 impl RunKeys {
@@ -124,7 +126,18 @@ impl RunKeys {
             run: Hkdf::from_prk(&run).expect("32 bytes are a SHA-256 pseudorandom key"),
             key_id: KeyId(expand(&master, &[b"kid"])),
             context,
+            relay: expand(&master, &[b"relay"]),
         }
+    }
+
+    /// The key that runners register with at a `mesh relay`, which serves all runs of one shared secret.
+    pub fn relay(&self) -> [u8; 32] {
+        self.relay
+    }
+
+    /// Tells runs of one shared secret apart, and says nothing else.
+    pub fn run_id(&self) -> [u8; 16] {
+        expand(&self.run, &[b"run-id"])
     }
 
     /// The name of the shared secret, as sealed announcements carry it.
@@ -150,12 +163,23 @@ impl RunKeys {
 
     /// The keys that seal probes to and from `peer`.
     pub fn probes(&self, secret: &StaticSecret, peer: &PublicKey) -> ProbeKeys {
-        let shared = secret.diffie_hellman(peer);
-        let own = PublicKey::from(secret);
+        let [send, receive] = self.of_pair(b"probe", secret, peer);
+        ProbeKeys { send, receive }
+    }
+
+    /// The keys that authenticate relay frames to and from `peer`.
+    pub fn hops(&self, secret: &StaticSecret, peer: &PublicKey) -> HopKeys {
+        let [send, receive] = self.of_pair(b"hop", secret, peer);
+        HopKeys { send, receive }
+    }
+
+    /// From us to the peer, and back.
+    fn of_pair(&self, label: &[u8], secret: &StaticSecret, peer: &PublicKey) -> [[u8; 32]; 2] {
+        let (shared, own) = (secret.diffie_hellman(peer), PublicKey::from(secret));
         let key = |from: &PublicKey, to: &PublicKey| {
-            expand(&self.run, &[b"probe", shared.as_bytes(), from.as_bytes(), to.as_bytes()])
+            expand(&self.run, &[label, shared.as_bytes(), from.as_bytes(), to.as_bytes()])
         };
-        ProbeKeys { send: key(&own, peer), receive: key(peer, &own) }
+        [key(&own, peer), key(peer, &own)]
     }
 }
 
@@ -172,6 +196,15 @@ pub struct ProbeKeys {
     pub send: [u8; 32],
     /// Opens what they send.
     pub receive: [u8; 32],
+}
+
+/// One key for each direction of a hop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HopKeys {
+    /// Authenticates what we send.
+    pub send: HopKey,
+    /// Authenticates what they send.
+    pub receive: HopKey,
 }
 
 /// 32 bytes that only this process knows: a WireGuard static key, or the seed of its randomness.
@@ -194,7 +227,7 @@ macro_rules! never_prints {
         }
     )*};
 }
-never_prints!(MasterKey, RunKeys, ProbeKeys, Secret);
+never_prints!(MasterKey, RunKeys, ProbeKeys, HopKeys, Secret);
 
 #[cfg(test)]
 mod tests {

@@ -1,226 +1,324 @@
-//! The path to one peer: opens our NAT towards it, punches, holds what works, and notices silence. Sealing probes is not here but in
-//! [`super::probe`]; who may be sent to at full TTL is decided here and nowhere else.
+//! The path to one peer: which of the routes that answer carries data, and whether it still does. Looking for a direct route is in
+//! [`approach`]; sealing pings is not here but in [`super::probe`].
 //!
-//! A life: *opening* (low-TTL pings to every candidate, for ever), *punching* (full-TTL pings, once the peer has acknowledged our
-//! announcement or has been heard), *selected* (the first pair that answered; pinged to keep the mapping and to measure).
-//!
-//! **A full-TTL datagram never leaves for a peer that is not known to have opened towards our current announcement.** If it reached a
-//! Linux NAT first, that NAT would bind a flow of its own and give the peer's datagrams another port; no retry heals that.
+//! A life: *searching* (opening and punching towards every candidate; pings through every relay), *selected* (the best route that has
+//! answered, pinged to keep the mapping and to measure), and searching again as soon as that is in doubt or leads through a relay.
+
+mod approach;
+mod mtu;
+mod pair;
+mod ping;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use self::approach::Approach;
+use self::mtu::MtuSearch;
+use self::pair::Pair;
+use self::ping::Flight;
+pub use self::ping::{Ping, Reach};
 use super::probe::Transaction;
+use super::route::{Relay, Route, SocketId, Tier};
 use super::schedule::{Ladder, Schedule};
+use super::spray::Spray;
 
-/// Opening: five quick ones, since a pair whose openings are all lost clashes and never heals; all have left before any rendezvous shows our
-/// announcement. Then well below the 30 s after which Linux forgets an unanswered mapping.
-const OPENING: Ladder = Ladder { front_ms: &[0, 50, 150, 400, 800], every: Some(Duration::from_secs(5)) };
-
-/// Punching: dense at the front, as nearly all punches succeed with the first packets or never.
-const PUNCHING: Ladder = Ladder { front_ms: &[0, 50, 100, 200, 400, 800, 1600], every: Some(Duration::from_secs(1)) };
-
-/// How often the selected pair is pinged while data flows, so that silence is noticed.
+/// How often the selected route is pinged while data flows, so that silence is noticed.
 const LIVELY: Duration = Duration::from_secs(2);
 
 /// How often otherwise: below every mapping's lifetime.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// How often while the selected pair does not answer.
-const ANXIOUS: Duration = Duration::from_secs(1);
-
-/// A peer that has left so many pings unanswered is suspected to be out of reach.
-const SUSPICION: u32 = 3;
-
 /// How long after the last data a path counts as lively.
 const LIVELY_FOR: Duration = Duration::from_secs(45);
 
-/// Pings whose answers are still waited for; older ones are forgotten.
-const IN_FLIGHT: usize = 64;
+/// How long other routes are measured beside a direct one that has just been selected.
+const COMPARING: Duration = Duration::from_secs(5);
 
-/// Weight of a new round-trip time against the average, as in RFC 6298 section 2.
-const RTT_WEIGHT: u32 = 8;
+/// How often they are.
+const COMPARE: Duration = Duration::from_secs(1);
 
-/// How a datagram may travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Far enough to open our own NATs, not as far as the peer's.
-    Opening,
-    /// All the way.
-    Full,
-}
+/// While searching: pings through each relay.
+const RELAYING: Ladder = Ladder { front_ms: &[0, 200, 500, 1000], every: Some(Duration::from_secs(2)) };
 
 /// The path to one peer.
 #[derive(Debug)]
 pub struct PathAgent {
-    candidates: BTreeSet<SocketAddr>,
-    /// Where the peer is known to let us in: addresses it was heard from, or its candidates once it acknowledged us.
-    acknowledged: bool,
-    heard: BTreeSet<SocketAddr>,
-    opening: Schedule,
-    punching: Option<Schedule>,
-    due: Vec<(SocketAddr, Reach)>,
-    in_flight: BTreeMap<Transaction, (SocketAddr, Instant)>,
-    selected: Option<SocketAddr>,
-    next_ping: Option<Instant>,
+    approach: Approach,
+    /// Who is asked to pass our datagrams on.
+    relays: BTreeSet<Relay>,
+    /// Those among them through whom the peer was heard.
+    heard_through: BTreeSet<Relay>,
+    relaying: Schedule,
+    searching: bool,
+    pairs: BTreeMap<Route, Pair>,
+    selected: Option<Route>,
+    /// When the selected route was, if it is direct and others are still measured beside it.
+    comparing_since: Option<Instant>,
+    mtu: MtuSearch,
+    due: Vec<Ping>,
+    in_flight: Flight,
     last_data: Option<Instant>,
-    rtt: Option<Duration>,
-    /// Pings on the selected pair since anything was heard.
-    unanswered: u32,
 }
 
 impl PathAgent {
-    /// Begins to open towards `candidates`, and to punch when the peer has `acknowledged` our current announcement.
+    /// Begins to open towards `candidates`, and to punch when the peer has `acknowledged` our current addresses.
     pub fn new(now: Instant, candidates: impl IntoIterator<Item = SocketAddr>, acknowledged: bool) -> Self {
         Self {
-            candidates: candidates.into_iter().collect(),
-            acknowledged,
-            heard: BTreeSet::new(),
-            opening: Schedule::new(OPENING, now),
-            punching: acknowledged.then(|| Schedule::new(PUNCHING, now)),
-            due: vec![],
-            in_flight: BTreeMap::new(),
+            approach: Approach::new(now, candidates.into_iter().collect(), acknowledged),
+            relays: BTreeSet::new(),
+            heard_through: BTreeSet::new(),
+            relaying: Schedule::new(RELAYING, now),
+            searching: true,
+            pairs: BTreeMap::new(),
             selected: None,
-            next_ping: None,
+            comparing_since: None,
+            mtu: MtuSearch::new(now),
+            due: vec![],
+            in_flight: Flight::default(),
             last_data: None,
-            rtt: None,
-            unanswered: 0,
         }
     }
 
-    /// The pair that carries data, by the peer's address.
-    pub fn selected(&self) -> Option<SocketAddr> {
+    /// The route that carries data.
+    pub fn selected(&self) -> Option<Route> {
         self.selected
     }
 
     /// The average round trip on it.
     pub fn rtt(&self) -> Option<Duration> {
-        self.rtt
+        self.selected.and_then(|route| self.pairs.get(&route)).and_then(Pair::rtt)
     }
 
-    /// Whether the selected pair has left a ping unanswered until the next one.
+    /// The largest inner packet that it takes, as far as is known.
+    pub fn mtu(&self) -> u16 {
+        self.mtu.mtu()
+    }
+
+    /// Whether a direct route carries data and answers.
+    pub fn is_direct(&self) -> bool {
+        self.selected.is_some_and(|route| route.is_direct()) && !self.is_doubtful()
+    }
+
+    /// Whether the selected route has left a ping unanswered until the next one.
     pub fn is_doubtful(&self) -> bool {
-        self.unanswered > 1
+        self.current().is_some_and(Pair::is_doubtful)
     }
 
-    /// Whether the selected pair has left several pings unanswered.
+    /// Whether the selected route has left several pings unanswered, and there is no other.
     pub fn is_suspect(&self) -> bool {
-        self.unanswered > SUSPICION
+        self.current().is_some_and(Pair::is_suspect)
     }
 
-    /// Our announcement has changed: nobody has opened towards the new one yet.
-    pub fn forget_acknowledgement(&mut self) {
-        self.acknowledged = false;
-        if self.heard.is_empty() {
-            self.punching = None;
+    /// Whether anything of the peer may come to one of the sockets of a spray.
+    pub fn uses(&self, socket: SocketId) -> bool {
+        let used =
+            self.selected.is_some_and(|route| matches!(route, Route::Direct { socket: used, .. } if used == socket));
+        used || self.searching && self.approach.sprays()
+    }
+
+    /// Whether it is about to probe many ports of the peer's NAT.
+    pub fn is_probing(&self) -> bool {
+        self.searching && self.approach.is_probing()
+    }
+
+    /// Both NATs are known, and one of them needs this to be crossed.
+    pub fn set_spray(&mut self, spray: Option<Spray>) {
+        self.approach.set_spray(spray);
+    }
+
+    /// Who is `able` to pass datagrams on as of now, and who of them is worth `asking`. Through others the peer may still be heard.
+    pub fn set_relays(&mut self, now: Instant, able: &BTreeSet<Relay>, asking: BTreeSet<Relay>) {
+        self.heard_through.retain(|relay| able.contains(relay));
+        let relays = asking.into_iter().chain(self.heard_through.iter().copied()).collect();
+        if self.relays == relays {
+            return;
         }
+        self.relays = relays;
+        let lost = |route: &Route| matches!(route, Route::Relayed(relay) if !self.relays.contains(relay));
+        self.pairs.retain(|route, _| !lost(route));
+        self.selected = self.selected.filter(|route| !lost(route));
+        self.relaying = Schedule::new(RELAYING, now);
+        self.choose(now);
     }
 
-    /// Our own address has changed: everything begins anew, and nobody has let the new address in.
+    /// The peer has opened towards our current addresses.
+    pub fn handle_acknowledged(&mut self, now: Instant) {
+        self.approach.handle_acknowledged(now);
+    }
+
+    /// The peer's addresses have changed. Its old ones lead nowhere any more; relays do.
+    pub fn handle_moved(&mut self, now: Instant, candidates: impl IntoIterator<Item = SocketAddr>, acknowledged: bool) {
+        self.approach = Approach::new(now, candidates.into_iter().collect(), acknowledged);
+        self.forget_direct(now);
+    }
+
+    /// Our own addresses have changed: everything begins anew, and nobody has let the new ones in.
     pub fn reopen(&mut self, now: Instant) {
-        *self = Self::new(now, std::mem::take(&mut self.candidates), false);
+        self.approach.reopen(now);
+        self.forget_direct(now);
     }
 
-    /// An authentic datagram came from `from`: it lets us in there.
-    pub fn handle_heard(&mut self, now: Instant, from: SocketAddr) {
-        self.unanswered = 0;
-        if self.heard.len() < IN_FLIGHT && self.heard.insert(from) && self.selected.is_none() {
-            self.punching = Some(Schedule::new(PUNCHING, now));
+    /// An authentic datagram came over `route`: the peer lets us in there.
+    pub fn handle_heard(&mut self, now: Instant, route: Route) {
+        match route {
+            Route::Direct { .. } => {
+                self.approach.handle_heard(now, route);
+            }
+            Route::Relayed(relay) => {
+                self.heard_through.insert(relay);
+                if self.relays.insert(relay) {
+                    self.relaying = Schedule::new(RELAYING, now);
+                }
+            }
         }
     }
 
-    /// An answer to one of our pings. The first address to answer is selected; true when this one was.
-    pub fn handle_pong(&mut self, now: Instant, transaction: Transaction, from: SocketAddr) -> bool {
-        let Some((asked, sent)) = self.in_flight.remove(&transaction) else { return false };
-        self.handle_heard(now, from);
-        if self.selected.is_none() && asked == from {
-            self.select(now, from);
-            self.measure(now - sent);
-            return true;
+    /// An answer to one of our pings.
+    pub fn handle_pong(&mut self, now: Instant, transaction: Transaction, route: Route) {
+        self.handle_heard(now, route);
+        let Some((ping, at)) = self.in_flight.take(transaction) else { return };
+        if ping.route != route {
+            return;
         }
-        if self.selected == Some(from) {
-            self.measure(now - sent);
+        let pause = self.pace(now);
+        let pair = self.pairs.entry(route).or_insert_with(|| Pair::new(now, COMPARE));
+        pair.handle_answer(now, Some(now - at), pause);
+        if self.selected == Some(route) {
+            self.mtu.handle_answer(ping.length);
         }
-        false
+        self.choose(now);
     }
 
-    /// A transport message decrypted: where nothing is selected, its source is as good as a pong.
-    pub fn handle_tunnelled(&mut self, now: Instant, from: SocketAddr) {
+    /// A transport message decrypted: where nothing is selected, its route is as good as one with a pong.
+    pub fn handle_tunnelled(&mut self, now: Instant, route: Route) {
         self.last_data = Some(now);
-        self.handle_heard(now, from);
-        if self.selected.is_none() {
-            self.select(now, from);
+        self.handle_heard(now, route);
+        let pause = self.pace(now);
+        match self.pairs.get_mut(&route) {
+            Some(pair) => pair.handle_answer(now, None, pause),
+            None if self.selected.is_none() => {
+                self.pairs.insert(route, Pair::new(now, COMPARE));
+            }
+            None => {}
         }
+        self.choose(now);
     }
 
     /// Data was sent: the path is lively.
     pub fn handle_sent(&mut self, now: Instant) {
         let quiet = self.last_data.is_none_or(|at| now - at > LIVELY_FOR);
         self.last_data = Some(now);
-        if quiet {
-            self.next_ping = self.next_ping.map(|at| at.min(now + LIVELY));
+        if let Some(pair) = self.selected.and_then(|route| self.pairs.get_mut(&route)).filter(|_| quiet) {
+            pair.hasten(now, LIVELY);
         }
     }
 
-    /// Takes what has come due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(selected) = self.selected {
-            if self.next_ping.is_some_and(|at| at <= now) {
-                self.unanswered += 1;
-                self.next_ping = Some(now + self.pace(now));
-                self.due.push((selected, Reach::Full));
+    /// Takes what has come due. `may_probe`: whether a spray's probes may leave.
+    pub fn handle_timeout(&mut self, now: Instant, may_probe: bool) {
+        for (route, pair) in &mut self.pairs {
+            if pair.take(now) {
+                self.due.push(Ping::new(*route, Reach::Full));
             }
-            return;
         }
-        if self.punching.as_mut().is_some_and(|punching| punching.take(now)) {
-            self.due.extend(self.admitting().into_iter().map(|to| (to, Reach::Full)));
-        }
-        if self.opening.take(now) {
-            let closed =
-                self.candidates.difference(&self.admitting()).map(|to| (*to, Reach::Opening)).collect::<Vec<_>>();
-            self.due.extend(closed);
+        self.choose(now);
+        self.search(now, may_probe);
+        if let Some(route) = self.selected
+            && let Some(length) = self.mtu.take(now, !self.is_doubtful())
+        {
+            self.due.push(Ping::padded(route, length));
         }
     }
 
     /// A ping to be sent now, under a transaction of the caller's choice.
-    pub fn poll_ping(&mut self, now: Instant, transaction: Transaction) -> Option<(SocketAddr, Reach)> {
-        let (to, reach) = self.due.pop()?;
-        if self.in_flight.len() >= IN_FLIGHT {
-            let oldest = self.in_flight.iter().min_by_key(|(_, (_, sent))| *sent).map(|(id, _)| *id);
-            oldest.and_then(|id| self.in_flight.remove(&id));
-        }
-        self.in_flight.insert(transaction, (to, now));
-        Some((to, reach))
+    pub fn poll_ping(&mut self, now: Instant, transaction: Transaction) -> Option<Ping> {
+        let ping = self.due.pop()?;
+        self.in_flight.insert(now, transaction, ping);
+        Some(ping)
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.selected.is_some() {
-            return self.next_ping;
+        let pairs = self.pairs.values().map(Pair::next);
+        let search = self.searching.then(|| self.approach.poll_timeout()).flatten();
+        let relaying = (self.searching && !self.relays.is_empty()).then(|| self.relaying.next()).flatten();
+        let mtu = self.selected.and_then(|_| self.mtu.poll_timeout());
+        let compared = self.comparing_since.map(|at| at + COMPARING);
+        pairs.chain(search).chain(relaying).chain(mtu).chain(compared).min()
+    }
+
+    fn current(&self) -> Option<&Pair> {
+        self.selected.and_then(|route| self.pairs.get(&route))
+    }
+
+    fn forget_direct(&mut self, now: Instant) {
+        self.pairs.retain(|route, _| !route.is_direct());
+        self.selected = self.selected.filter(|route| !route.is_direct());
+        self.comparing_since = None;
+        self.due.retain(|ping| !ping.route.is_direct());
+        self.searching = true;
+        self.relaying = Schedule::new(RELAYING, now);
+        self.choose(now);
+    }
+
+    /// Opens, punches and asks relays, unless a direct route has nothing to be desired.
+    fn search(&mut self, now: Instant, may_probe: bool) {
+        if self.comparing_since.is_some_and(|since| since + COMPARING <= now) {
+            self.comparing_since = None;
+            self.pairs.retain(|route, _| Some(*route) == self.selected);
         }
-        self.opening.next().into_iter().chain(self.punching.as_ref().and_then(Schedule::next)).min()
+        let wanted = !self.is_direct();
+        if wanted && !std::mem::replace(&mut self.searching, wanted) {
+            self.approach.restart(now);
+            self.relaying = Schedule::new(RELAYING, now);
+        }
+        self.searching = wanted;
+        if !wanted {
+            return;
+        }
+        self.due.extend(self.approach.take(now, may_probe));
+        if !self.relays.is_empty() && self.relaying.take(now) {
+            let others =
+                self.relays.iter().map(|relay| Route::Relayed(*relay)).filter(|route| !self.pairs.contains_key(route));
+            self.due.extend(others.map(|route| Ping::new(route, Reach::Full)));
+        }
     }
 
-    /// Where full TTL is allowed.
-    fn admitting(&self) -> BTreeSet<SocketAddr> {
-        let acknowledged = self.candidates.iter().filter(|_| self.acknowledged);
-        self.heard.iter().chain(acknowledged).copied().collect()
+    /// The best tier that answers; within a tier the one that is there, unless another is much faster. What is selected stays as long as
+    /// nothing better answers.
+    fn choose(&mut self, now: Instant) {
+        let answering = self.pairs.iter().filter(|(_, pair)| !pair.is_suspect());
+        let rank = |(route, pair): &(&Route, &Pair)| (route.tier(), pair.rtt().unwrap_or(Duration::MAX));
+        let Some((best, pair)) = answering.min_by_key(rank).map(|(route, pair)| (*route, pair)) else { return };
+        let better = match self.selected.and_then(|route| Some((route, self.pairs.get(&route)?))) {
+            None => true,
+            Some((_, current)) if current.is_suspect() => true,
+            Some((route, current)) => {
+                best.tier() < route.tier() || best.tier() == route.tier() && pair.is_much_faster_than(current)
+            }
+        };
+        if better && self.selected != Some(best) {
+            self.select(now, best);
+        }
+        let selected = self.selected;
+        self.pairs.retain(|route, pair| !pair.is_suspect() || Some(*route) == selected);
     }
 
-    fn select(&mut self, now: Instant, addr: SocketAddr) {
-        self.selected = Some(addr);
-        self.next_ping = Some(now + LIVELY);
-        self.due.clear();
-    }
-
-    fn measure(&mut self, sample: Duration) {
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * (RTT_WEIGHT - 1) + sample) / RTT_WEIGHT));
+    fn select(&mut self, now: Instant, route: Route) {
+        if self.selected.is_none_or(|before| before.tier() != route.tier()) {
+            self.mtu = MtuSearch::new(now);
+        }
+        self.selected = Some(route);
+        self.comparing_since = (route.tier() != Tier::Relayed).then_some(now);
+        let pause = self.pace(now);
+        if let Some(pair) = self.pairs.get_mut(&route) {
+            pair.handle_answer(now, None, pause);
+        }
     }
 
     fn pace(&self, now: Instant) -> Duration {
-        if self.is_doubtful() {
-            return ANXIOUS;
+        if self.comparing_since.is_some() {
+            return COMPARE;
         }
         if self.last_data.is_some_and(|at| now - at <= LIVELY_FOR) { LIVELY } else { QUIET }
     }
@@ -228,7 +326,10 @@ impl PathAgent {
 
 #[cfg(test)]
 mod tests {
+    use super::super::role::Role;
     use super::*;
+
+    type Numbered = (Transaction, (Route, Reach));
 
     const HOST: &str = "192.168.1.2:7";
     const MAPPED: &str = "198.51.100.1:1024";
@@ -245,123 +346,155 @@ mod tests {
     }
 
     #[test]
-    fn opening_reaches_every_candidate_at_once_and_again_every_five_seconds() {
+    fn opening_reaches_every_candidate_at_once_and_again_every_four_seconds() {
         let now = Instant::now();
         let mut path = agent(now, false);
         assert_eq!(pings(&mut path, now).len(), 2);
         pings(&mut path, now + Duration::from_millis(800));
-        assert_eq!(pings(&mut path, now + Duration::from_millis(5799)), []);
-        assert_eq!(pings(&mut path, now + Duration::from_millis(5800)).len(), 2);
+        assert_eq!(pings(&mut path, now + Duration::from_millis(4799)), []);
+        assert_eq!(pings(&mut path, now + Duration::from_millis(4800)).len(), 2);
     }
 
     #[test]
     fn an_acknowledgement_allows_full_ttl_to_every_candidate() {
         let now = Instant::now();
         let sent = pings(&mut agent(now, true), now);
-        assert_eq!(sent.len(), 2);
-        assert!(sent.iter().all(|(_, reach)| *reach == Reach::Full));
+        assert!(sent.len() == 2 && sent.iter().all(|(_, reach)| *reach == Reach::Full));
     }
 
     #[test]
     fn being_heard_allows_full_ttl_to_that_address_alone() {
         let now = Instant::now();
         let mut path = agent(now, false);
-        path.handle_heard(now, addr(MAPPED));
+        path.handle_heard(now, to(MAPPED));
         let sent: BTreeMap<_, _> = pings(&mut path, now).into_iter().collect();
-        assert_eq!(sent[&addr(MAPPED)], Reach::Full);
-        assert_eq!(sent[&addr(HOST)], Reach::Opening);
-    }
-
-    #[test]
-    fn a_new_announcement_of_ours_takes_full_ttl_away_again() {
-        let now = Instant::now();
-        let mut path = agent(now, true);
-        path.forget_acknowledgement();
-        assert!(pings(&mut path, now).iter().all(|(_, reach)| *reach == Reach::Opening));
+        assert_eq!(sent[&to(MAPPED)], Reach::Full);
+        assert_eq!(sent[&to(HOST)], Reach::Opening);
     }
 
     #[test]
     fn a_new_address_of_ours_is_opened_from_at_once_and_at_low_ttl() {
         let now = Instant::now();
         let mut path = agent(now, true);
-        path.handle_heard(now, addr(MAPPED));
+        path.handle_heard(now, to(MAPPED));
         pings(&mut path, now);
-        path.reopen(now + Duration::from_secs(3));
-        let sent = pings(&mut path, now + Duration::from_secs(3));
-        assert_eq!(sent.len(), 2);
-        assert!(sent.iter().all(|(_, reach)| *reach == Reach::Opening));
+        path.reopen(now);
+        let sent = pings(&mut path, now);
+        assert!(sent.len() == 2 && sent.iter().all(|(_, reach)| *reach == Reach::Opening));
     }
 
     #[test]
-    fn the_first_address_to_answer_is_selected_and_measured() {
+    fn the_first_route_to_answer_is_selected_and_measured() {
         let now = Instant::now();
         let mut path = agent(now, true);
-        path.handle_timeout(now);
-        let (to, _) = path.poll_ping(now, 1).expect("a ping is due");
-        assert!(path.handle_pong(now + Duration::from_millis(30), 1, to));
-        assert_eq!(path.selected(), Some(to));
-        assert_eq!(path.rtt(), Some(Duration::from_millis(30)));
-        assert_eq!(path.poll_timeout(), Some(now + Duration::from_millis(30) + LIVELY));
+        answer(&mut path, now, to(MAPPED), 30);
+        assert_eq!((path.selected(), path.rtt()), (Some(to(MAPPED)), Some(Duration::from_millis(30))));
     }
 
     #[test]
     fn an_answer_to_nothing_or_from_elsewhere_selects_nothing() {
         let now = Instant::now();
         let mut path = agent(now, true);
-        path.handle_timeout(now);
+        path.handle_timeout(now, true);
         path.poll_ping(now, 1);
-        assert!(!path.handle_pong(now, 2, addr(MAPPED)));
-        assert!(!path.handle_pong(now, 1, addr("203.0.113.9:9")));
+        path.handle_pong(now, 2, to(MAPPED));
+        path.handle_pong(now, 1, to("203.0.113.9:9"));
         assert_eq!(path.selected(), None);
+    }
+
+    #[test]
+    fn a_local_route_is_preferred_to_a_mapped_one_and_a_relay_comes_last() {
+        let now = Instant::now();
+        let mut path = agent(now, true);
+        let relay = Relay::Server(0);
+        path.set_relays(now, &BTreeSet::from([relay]), BTreeSet::from([relay]));
+        let sent = numbered(&mut path, now);
+        for (route, milliseconds) in [(Route::Relayed(relay), 5), (to(MAPPED), 50), (to(HOST), 60)] {
+            answer_one(&mut path, now, &sent, route, milliseconds);
+            assert_eq!(path.selected(), Some(route));
+        }
+    }
+
+    #[test]
+    fn of_two_relays_the_one_that_is_much_faster_carries() {
+        let now = Instant::now();
+        let mut path = agent(now, false);
+        let (slow, fast) = (Relay::Peer(Role::Primary), Relay::Server(0));
+        let both = BTreeSet::from([slow, fast]);
+        path.set_relays(now, &both, both.clone());
+        let sent = numbered(&mut path, now);
+        answer_one(&mut path, now, &sent, Route::Relayed(slow), 80);
+        answer_one(&mut path, now, &sent, Route::Relayed(fast), 20);
+        assert_eq!(path.selected(), Some(Route::Relayed(fast)));
+        path.set_relays(now, &BTreeSet::from([slow]), BTreeSet::from([slow]));
+        assert_eq!(path.selected(), Some(Route::Relayed(slow)), "who cannot relay any more is not used");
     }
 
     #[test]
     fn a_quiet_path_is_pinged_less_often() {
         let now = Instant::now();
         let mut path = agent(now, true);
-        path.handle_tunnelled(now, addr(MAPPED));
+        answer(&mut path, now, to(MAPPED), 1);
+        path.handle_sent(now);
         let mut times = vec![];
-        for second in 0..120 {
-            let at = now + Duration::from_secs(second);
-            if !pings(&mut path, at).is_empty() {
-                times.push(second);
-                path.handle_heard(at, addr(MAPPED));
+        for half in 0..240 {
+            let at = now + Duration::from_millis(500 * half);
+            for (transaction, (route, _)) in numbered(&mut path, at) {
+                times.push(half / 2);
+                path.handle_pong(at, transaction, route);
             }
         }
-        assert_eq!(times[..3], [2, 4, 6]);
-        assert!(times.windows(2).last().is_some_and(|last| last[1] - last[0] == 5));
+        let pauses: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.contains(&2), "{times:?}");
+        assert_eq!(pauses.last(), Some(&5), "{times:?}");
     }
 
     #[test]
-    fn a_pair_that_does_not_answer_is_pinged_every_second_and_suspected_after_three_pings() {
+    fn a_path_that_does_not_answer_is_suspected_within_six_seconds_and_searched_for_anew() {
         let now = Instant::now();
         let mut path = agent(now, true);
-        path.handle_tunnelled(now, addr(MAPPED));
-        let mut suspected = vec![];
-        for second in 0..9 {
-            pings(&mut path, now + Duration::from_secs(second));
-            suspected.extend(path.is_suspect().then_some(second));
-        }
-        assert_eq!(suspected, [6, 7, 8]);
-        path.handle_heard(now, addr(MAPPED));
+        answer(&mut path, now, to(MAPPED), 1);
+        path.handle_sent(now);
+        let suspected = (0..60).map(|tenth| now + Duration::from_millis(100 * tenth)).find(|at| {
+            pings(&mut path, *at);
+            path.is_suspect()
+        });
+        assert!(suspected.is_some());
+        answer(&mut path, now + Duration::from_secs(7), to(MAPPED), 1);
         assert!(!path.is_suspect());
     }
 
-    fn addr(text: &str) -> SocketAddr {
-        text.parse().expect("an address")
+    fn to(text: &str) -> Route {
+        Route::to(text.parse().expect("an address"))
     }
 
     fn agent(now: Instant, acknowledged: bool) -> PathAgent {
-        PathAgent::new(now, [addr(HOST), addr(MAPPED)], acknowledged)
+        PathAgent::new(now, [HOST, MAPPED].map(|text| text.parse().expect("an address")), acknowledged)
     }
 
-    fn pings(path: &mut PathAgent, now: Instant) -> Vec<(SocketAddr, Reach)> {
-        path.handle_timeout(now);
-        let mut transaction = 1000;
-        std::iter::from_fn(|| {
-            transaction += 1;
-            path.poll_ping(now, transaction)
-        })
-        .collect()
+    /// Sends what is due, and answers the ping over `route` after so many milliseconds.
+    fn answer(path: &mut PathAgent, now: Instant, route: Route, milliseconds: u64) {
+        let sent = numbered(path, now);
+        answer_one(path, now, &sent, route, milliseconds);
+    }
+
+    fn answer_one(path: &mut PathAgent, now: Instant, sent: &[Numbered], route: Route, milliseconds: u64) {
+        let asked = sent.iter().find(|(_, (asked, _))| *asked == route);
+        let (transaction, _) = asked.expect("it is pinged");
+        path.handle_pong(now + Duration::from_millis(milliseconds), *transaction, route);
+    }
+
+    fn pings(path: &mut PathAgent, now: Instant) -> Vec<(Route, Reach)> {
+        numbered(path, now).into_iter().map(|(_, ping)| ping).collect()
+    }
+
+    fn numbered(path: &mut PathAgent, now: Instant) -> Vec<Numbered> {
+        path.handle_timeout(now, true);
+        let mut sent: Vec<Numbered> = vec![];
+        loop {
+            let transaction = path.in_flight.next();
+            let Some(ping) = path.poll_ping(now, transaction) else { return sent };
+            sent.push((transaction, (ping.route, ping.reach)));
+        }
     }
 }

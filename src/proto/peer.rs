@@ -1,19 +1,29 @@
 //! One peer: its path, its tunnel, and whether it is there. Who the peers are and whose a datagram is, is not here but in [`super::node`].
 
-use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+mod changes;
+mod talk;
+mod view;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-use rand_chacha::ChaCha20Rng;
+pub use self::talk::{Telling, Word};
+pub use self::view::PeerView;
 
+use self::talk::{Line, Talk};
 use super::announcement::{Announcement, Boot};
-use super::key::ProbeKeys;
-use super::path::{PathAgent, Reach};
-use super::probe::{self, Body, Farewell, Probe, Transaction};
+use super::candidate::{Candidate, Kind, is_private};
+use super::crossing::{Crossing, Side, can_punch};
+use super::filtering::Filtering;
+use super::key::{HopKeys, ProbeKeys};
+use super::output::{Around, Output, Own};
+use super::overlay::MTU;
+use super::path::PathAgent;
+use super::probe::Farewell;
 use super::role::Role;
+use super::route::{Relay, Route, SocketId};
 use super::schedule::{Ladder, Schedule};
-use super::transmit::{Event, Transmit};
 use super::tunnel::{self, Tunnel};
 
 /// First handshakes are driven from here: boringtun would wait 5 s after a lost one. Four messages must come through, so the pace is
@@ -23,11 +33,11 @@ const HANDSHAKE: Ladder = Ladder { front_ms: &[0, 250, 500, 1000, 1500], every: 
 /// A responder's first messages in a session: the initiator is up only when one of them comes through.
 const CONFIRMING: Ladder = Ladder { front_ms: &[0, 100, 300, 700], every: None };
 
-/// A goodbye is said until it is heard, and no longer than its speaker has time.
-const GOODBYE: Ladder = Ladder { front_ms: &[0, 50, 100, 200, 400, 700, 1000], every: None };
-
 /// A peer of which nothing was heard for so long is gone: three lively pings and a re-transmitted one.
 pub const GONE_AFTER: Duration = Duration::from_secs(12);
+
+/// Inner packets that wait for a peer which is joining: the first of a few connections.
+const MOST_WAITING: usize = 16;
 
 /// Where a peer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,28 +52,6 @@ pub enum State {
     Left,
 }
 
-/// What peers put out, in the order in which it must leave.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// Datagrams for the socket.
-    pub transmits: VecDeque<Transmit>,
-    /// Inner packets for the TUN device.
-    pub inner: VecDeque<Vec<u8>>,
-    /// Notices.
-    pub events: VecDeque<Event>,
-}
-
-/// What every peer needs to know of ourselves.
-#[derive(Debug, Clone, Copy)]
-pub struct Own {
-    /// Who we are.
-    pub role: Role,
-    /// The sequence number of our newest announcement.
-    pub seq: u32,
-    /// The TTL that opens our NATs.
-    pub opening_ttl: u8,
-}
-
 /// Bytes of one peer, for reports.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Traffic {
@@ -73,37 +61,19 @@ pub struct Traffic {
     pub rx_bytes: u64,
 }
 
-/// A peer as reports show it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PeerView {
-    /// Who.
-    pub role: Role,
-    /// Its address in the overlay.
-    pub overlay: Ipv4Addr,
-    /// Where it stands.
-    pub state: State,
-    /// From its announcement to the first authenticated packet in the tunnel.
-    pub connect: Option<Duration>,
-    /// The address of the selected pair.
-    pub addr: Option<SocketAddr>,
-    /// Average round trip on it.
-    pub rtt: Option<Duration>,
-    /// How long nothing was heard.
-    pub silent: Duration,
-    /// Inner bytes sent.
-    pub tx_bytes: u64,
-    /// Inner bytes received.
-    pub rx_bytes: u64,
-    /// How many jobs it runs at once.
-    pub slots: u16,
-    /// The engine it asks for.
-    pub offload: Option<String>,
+/// The keys of a pair.
+#[derive(Debug, Clone)]
+pub struct PairKeys {
+    /// Seal probes.
+    pub probes: ProbeKeys,
+    /// Authenticate relay frames.
+    pub hops: HopKeys,
 }
 
 /// One peer.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its newest announcement.
+    /// Its newest announcement, with what it has told since.
     pub announcement: Announcement,
     /// When its process first published, as the rendezvous counts.
     pub born: u64,
@@ -115,19 +85,25 @@ pub struct Peer {
     pub connect: Option<Duration>,
     /// What it cost.
     pub traffic: Traffic,
+    keys: PairKeys,
     path: PathAgent,
+    talk: Talk,
     tunnel: Tunnel,
-    keys: ProbeKeys,
     announced_at: Instant,
     heard_at: Instant,
+    heard_directly: bool,
+    /// There was a direct route since either side's addresses last changed.
+    was_direct: bool,
+    /// The route that others know of.
+    told: Option<Route>,
+    told_mtu: u16,
     handshake: Option<Schedule>,
     /// It initiated a session and has not heard from us in it yet.
     unconfirmed: bool,
     confirming: Option<Schedule>,
-    goodbye: Option<(Farewell, Schedule)>,
-    goodbye_heard: bool,
     /// Since when its path is in doubt, while it counts as up.
     suspected: Option<Instant>,
+    waiting: VecDeque<Vec<u8>>,
 }
 
 impl Peer {
@@ -137,11 +113,11 @@ impl Peer {
         announcement: Announcement,
         born: u64,
         overlay: Ipv4Addr,
-        keys: ProbeKeys,
+        keys: PairKeys,
         tunnel: Tunnel,
         acknowledged: bool,
     ) -> Self {
-        let path = PathAgent::new(now, candidates(&announcement), acknowledged);
+        let path = PathAgent::new(now, announcement.addresses(), acknowledged);
         Self {
             announcement,
             born,
@@ -149,36 +125,48 @@ impl Peer {
             state: State::Joining,
             connect: None,
             traffic: Traffic::default(),
+            talk: Talk::new(now),
             path,
             tunnel,
             keys,
             announced_at: now,
             heard_at: now,
+            heard_directly: false,
+            was_direct: false,
+            told: None,
+            told_mtu: MTU,
             handshake: None,
             unconfirmed: false,
             confirming: None,
-            goodbye: None,
-            goodbye_heard: false,
             suspected: None,
+            waiting: VecDeque::new(),
         }
     }
 
     /// As reports show it.
-    pub fn view(&self, now: Instant) -> PeerView {
-        let (addr, rtt) = self.path();
+    pub fn view(&self, now: Instant, own: &Own) -> PeerView {
         PeerView {
             role: self.announcement.role,
             overlay: self.overlay,
             state: self.state,
             connect: self.connect,
-            addr,
-            rtt,
+            route: self.path.selected(),
+            rtt: self.path.rtt(),
+            mtu: self.path.mtu(),
+            nat: self.announcement.nat,
+            crossing: self.crossing(own),
+            heard_directly: self.heard_directly,
             silent: self.silent(now),
             tx_bytes: self.traffic.tx_bytes,
             rx_bytes: self.traffic.rx_bytes,
             slots: self.announcement.slots,
             offload: self.announcement.offload.clone(),
         }
+    }
+
+    /// Who it is.
+    pub fn role(&self) -> Role {
+        self.announcement.role
     }
 
     /// Which process it is.
@@ -191,9 +179,19 @@ impl Peer {
         self.tunnel.index()
     }
 
-    /// The address of the selected pair and its average round trip.
-    pub fn path(&self) -> (Option<SocketAddr>, Option<Duration>) {
-        (self.path.selected(), self.path.rtt())
+    /// The keys of relay frames.
+    pub fn hops(&self) -> &HopKeys {
+        &self.keys.hops
+    }
+
+    /// The route that carries data.
+    pub fn route(&self) -> Option<Route> {
+        self.path.selected()
+    }
+
+    /// The average round trip on it.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.path.rtt()
     }
 
     /// How long nothing was heard of it.
@@ -201,27 +199,59 @@ impl Peer {
         now.saturating_duration_since(self.heard_at)
     }
 
-    /// A newer announcement of the same process. What works stays; where it has moved, the path begins anew.
-    pub fn handle_announcement(&mut self, now: Instant, announcement: Announcement, acknowledged: bool) {
-        let moved = announcement.candidates != self.announcement.candidates;
-        if moved || self.path.selected().is_none() || matches!(self.state, State::Gone | State::Left) {
-            self.path = PathAgent::new(now, candidates(&announcement), acknowledged);
-            self.handshake = None;
-            self.doubt(now);
+    /// When its announcement was first read.
+    pub fn announced_at(&self) -> Instant {
+        self.announced_at
+    }
+
+    /// Whether it can relay: up, by a direct route that answers.
+    pub fn can_relay(&self) -> bool {
+        self.state == State::Up && self.route().is_some_and(|route| route.is_direct()) && !self.path.is_suspect()
+    }
+
+    /// Whether anything of it may come to `socket`.
+    pub fn uses(&self, socket: SocketId) -> bool {
+        self.path.uses(socket)
+    }
+
+    /// How its NAT and ours can be crossed.
+    pub fn crossing(&self, own: &Own) -> Crossing {
+        can_punch(&own.side, &side_of(&self.announcement))
+    }
+
+    /// A newer announcement of the same process, which has `acknowledged` our current addresses or not. What works stays; where it has
+    /// moved, the path begins anew.
+    pub fn handle_announcement(
+        &mut self,
+        now: Instant,
+        mut announcement: Announcement,
+        acknowledged: bool,
+        around: &mut Around<'_>,
+    ) {
+        let moved = announcement.epoch > self.announcement.epoch;
+        if !moved {
+            let known = &self.announcement;
+            (announcement.epoch, announcement.nat) = (known.epoch, known.nat);
+            announcement.candidates.clone_from(&known.candidates);
         }
+        let back = matches!(self.state, State::Gone | State::Left);
         self.announcement = announcement;
+        if moved || back && self.path.selected().is_none() {
+            self.handle_moved(now, acknowledged, around);
+        } else if acknowledged {
+            self.path.handle_acknowledged(now);
+        }
     }
 
-    /// Our own announcement has changed.
-    pub fn forget_acknowledgement(&mut self) {
-        self.path.forget_acknowledgement();
-    }
-
-    /// Our own address has changed: what was opened from the old one is not.
-    pub fn reopen(&mut self, now: Instant) {
+    /// Our own addresses have changed: what was opened from the old ones is not.
+    pub fn reopen(&mut self, now: Instant, around: &mut Around<'_>) {
         self.path.reopen(now);
-        self.handshake = None;
-        self.doubt(now);
+        self.begin_anew(now, around);
+    }
+
+    /// Who is `able` to relay, and who of them is worth `asking` to.
+    pub fn set_relays(&mut self, now: Instant, able: &BTreeSet<Relay>, asking: BTreeSet<Relay>) {
+        self.path.set_relays(now, able, asking);
     }
 
     /// Whether it counts as up and has left a ping unanswered.
@@ -229,56 +259,57 @@ impl Peer {
         self.state == State::Up && self.path.is_doubtful()
     }
 
-    /// Whether it has no path, or none that answers any more.
-    pub fn is_lost(&self) -> bool {
-        self.path.selected().is_none() || self.state == State::Gone
+    /// Whether it is about to probe many ports of its NAT.
+    pub fn is_probing(&self) -> bool {
+        self.path.is_probing()
     }
 
-    /// Whether it counts as up and does not answer.
-    pub fn is_suspect(&self) -> bool {
-        self.state == State::Up && self.path.is_suspect()
+    /// Whether there was a direct route, and it does not answer any more.
+    pub fn has_lost_direct(&self) -> bool {
+        let lost = !self.path.selected().is_some_and(|route| route.is_direct()) || self.path.is_suspect();
+        self.was_direct && lost && self.state != State::Left
     }
 
-    /// Takes a probe that claims to be of this peer; false when it is not authentic.
+    /// Whether there is no direct route yet, though there should be.
+    pub fn lacks_direct(&self, own: &Own) -> bool {
+        !self.path.selected().is_some_and(|route| route.is_direct()) && self.crossing(own) == Crossing::Direct
+    }
+
+    /// Takes a probe that claims to be of this peer; `None` when it is not authentic.
     pub fn handle_probe(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        route: Route,
         datagram: &[u8],
-        own: Own,
-        rng: &mut ChaCha20Rng,
-        out: &mut Output,
-    ) -> bool {
-        let Some(Probe { transaction, body }) = probe::open(datagram, &self.keys) else { return false };
-        self.path.handle_heard(now, from);
-        match body {
-            Body::Ping { .. } => {
-                self.send_probe(from, None, Probe { transaction, body: Body::Pong { observed: from } }, own, rng, out);
-            }
-            Body::Pong { .. } => {
-                if self.path.handle_pong(now, transaction, from) {
-                    tracing::debug!(peer = %self.announcement.role, addr = %from, "pair selected");
-                }
-            }
-            Body::Bye(farewell) => {
-                self.send_probe(from, None, Probe { transaction, body: Body::ByeAck }, own, rng, out);
-                self.handle_goodbye(farewell, out);
-            }
-            Body::ByeAck => self.goodbye_heard = true,
+        around: &mut Around<'_>,
+    ) -> Option<Word> {
+        let line = Line { peer: self.announcement.role, keys: &self.keys.probes, around };
+        let word = self.talk.handle(datagram, route, line)?;
+        self.path.handle_heard(now, route);
+        self.heard_directly |= route.is_direct();
+        match &word {
+            Word::Pong { transaction, .. } => self.path.handle_pong(now, *transaction, route),
+            Word::Call(call) => self.handle_call(now, call, around),
+            Word::Farewell(farewell) => self.handle_goodbye(*farewell, around.out),
+            Word::Plain | Word::Introduce(_) | Word::Card { .. } => {}
         }
-        self.hear(now, out);
-        true
+        self.hear(now, around.out);
+        Some(word)
     }
 
     /// Takes a WireGuard message for this peer's session; false when it is not authentic or says nothing.
-    pub fn handle_wireguard(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], out: &mut Output) -> bool {
-        let opened = self.tunnel.open(from.ip(), datagram);
+    pub fn handle_wireguard(&mut self, now: Instant, route: Route, datagram: &[u8], out: &mut Output) -> bool {
+        let source = route.addr().map_or(self.overlay.into(), |addr| addr.ip());
+        let opened = self.tunnel.open(source, datagram);
         let useful = opened.authentic || !opened.replies.is_empty();
         self.unconfirmed |= tunnel::is_initiation(datagram) && useful;
-        out.transmits.extend(opened.replies.into_iter().map(|bytes| Transmit { to: from, ttl: None, bytes }));
+        for reply in opened.replies {
+            out.send(self.announcement.role, route, None, reply);
+        }
         if opened.authentic {
-            self.path.handle_tunnelled(now, from);
-            self.come_up(now, from, out);
+            self.heard_directly |= route.is_direct();
+            self.path.handle_tunnelled(now, route);
+            self.come_up(now, out);
             if std::mem::take(&mut self.unconfirmed) {
                 self.confirming = Some(Schedule::new(CONFIRMING, now));
                 self.confirm(now, out);
@@ -292,26 +323,41 @@ impl Peer {
         useful
     }
 
-    /// Sends an inner packet; false when the peer is not up.
+    /// The largest inner packet that it can be sent.
+    pub fn mtu(&self) -> u16 {
+        self.path.mtu()
+    }
+
+    /// Sends an inner packet; false when the peer is not up. The first few wait for one that is joining.
     pub fn send(&mut self, now: Instant, packet: &[u8], out: &mut Output) -> bool {
-        let (State::Up, Some(to)) = (self.state, self.path.selected()) else { return false };
+        if self.state == State::Joining && self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back(packet.to_vec());
+            return true;
+        }
+        let (State::Up, Some(route)) = (self.state, self.path.selected()) else { return false };
         self.traffic.tx_bytes += packet.len() as u64;
         self.path.handle_sent(now);
-        out.transmits.extend(self.tunnel.seal(packet).map(|bytes| Transmit { to, ttl: None, bytes }));
+        if let Some(bytes) = self.tunnel.seal(packet) {
+            out.send(self.announcement.role, route, None, bytes);
+        }
         true
+    }
+
+    /// Says something, and repeats it a few times, since nothing answers it.
+    pub fn tell(&mut self, now: Instant, telling: Telling) {
+        self.talk.tell(now, telling);
     }
 
     /// Begins to say goodbye. A peer without a path cannot be told.
     pub fn say_goodbye(&mut self, now: Instant, farewell: Farewell) {
         if self.path.selected().is_some() && !matches!(self.state, State::Left) {
-            self.goodbye = Some((farewell, Schedule::new(GOODBYE, now)));
-            self.goodbye_heard = false;
+            self.talk.say_goodbye(now, farewell);
         }
     }
 
     /// Whether nothing more is to be said: no goodbye was begun, it was heard, or it was repeated to the end.
     pub fn has_said_goodbye(&self) -> bool {
-        self.goodbye_heard || self.goodbye.as_ref().is_none_or(|(_, schedule)| schedule.next().is_none())
+        self.talk.has_said_goodbye()
     }
 
     /// WireGuard's own timers; due every 250 ms.
@@ -320,148 +366,52 @@ impl Peer {
             return;
         }
         let message = self.tunnel.tick();
-        if let (Some(to), Some(bytes)) = (self.path.selected(), message) {
-            out.transmits.push_back(Transmit { to, ttl: None, bytes });
+        if let (Some(route), Some(bytes)) = (self.path.selected(), message) {
+            out.send(self.announcement.role, route, None, bytes);
         }
     }
 
-    /// Takes what has come due.
-    pub fn handle_timeout(&mut self, now: Instant, own: Own, rng: &mut ChaCha20Rng, out: &mut Output) {
-        self.repeat_goodbye(now, own, rng, out);
+    /// Takes what has come due. `may_probe`: whether a spray's probes may leave.
+    pub fn handle_timeout(&mut self, now: Instant, may_probe: bool, around: &mut Around<'_>) {
+        let (peer, keys) = (self.announcement.role, &self.keys.probes);
+        self.talk.repeat_goodbye(now, self.path.selected(), Line { peer, keys, around });
         if self.state == State::Left {
             return;
         }
-        self.notice_silence(now, out);
-        self.path.handle_timeout(now);
-        self.notice_doubt(now, out);
-        let mut transaction: Transaction = rng.random();
-        while let Some((to, reach)) = self.path.poll_ping(now, transaction) {
-            let ttl = (reach == Reach::Opening).then_some(own.opening_ttl);
-            self.send_probe(to, ttl, Probe { transaction, body: Body::Ping { seq: own.seq } }, own, rng, out);
-            transaction = rng.random();
+        self.path.handle_timeout(now, may_probe);
+        Talk::send_pings(now, &mut self.path, Line { peer, keys, around });
+        if let Some(route) = self.path.selected() {
+            let opened = (!self.path.is_direct()).then_some(self.announcement.epoch);
+            self.talk.repeat(now, route, opened, Line { peer, keys, around });
         }
-        self.drive_handshake(now, own, out);
-        self.confirm(now, out);
+        self.notice_silence(now, around.out);
+        self.notice_changes(now, around.out);
+        self.drive_handshake(now, around.own, around.out);
+        self.confirm(now, around.out);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let goodbye = self.goodbye.as_ref().filter(|_| !self.goodbye_heard).and_then(|(_, schedule)| schedule.next());
+        let goodbye = self.talk.goodbye_at();
         if self.state == State::Left {
             return goodbye;
         }
         let silence = (self.state == State::Up).then(|| self.heard_at + GONE_AFTER);
         let handshake = self.handshake.as_ref().and_then(Schedule::next);
         let confirm = self.confirming.as_ref().and_then(Schedule::next);
-        self.path.poll_timeout().into_iter().chain(goodbye).chain(silence).chain(handshake).chain(confirm).min()
-    }
-
-    fn come_up(&mut self, now: Instant, from: SocketAddr, out: &mut Output) {
-        if self.state != State::Joining {
-            return;
-        }
-        self.state = State::Up;
-        self.handshake = None;
-        let connect = now - self.announced_at;
-        self.connect = Some(connect);
-        out.events.push_back(Event::Up { role: self.announcement.role, connect, at: from });
-    }
-
-    /// The initiator's first message proves a session to us; an empty one back proves it to the initiator.
-    fn confirm(&mut self, now: Instant, out: &mut Output) {
-        let due = self.confirming.as_mut().is_some_and(|schedule| schedule.take(now));
-        if let (true, Some(to)) = (due, self.path.selected()) {
-            out.transmits.extend(self.tunnel.seal(&[]).map(|bytes| Transmit { to, ttl: None, bytes }));
-        }
-    }
-
-    /// A peer that was silent or has moved is back once there is a path that answers.
-    fn hear(&mut self, now: Instant, out: &mut Output) {
-        self.heard_at = now;
-        if self.path.selected().is_none() {
-            return;
-        }
-        let (role, suspected) = (self.announcement.role, self.suspected.take());
-        match (self.state, suspected) {
-            (State::Gone, _) => {
-                self.state = State::Up;
-                out.events.push_back(Event::Back { role });
-            }
-            (State::Up, Some(since)) => out.events.push_back(Event::Recovered { role, took: now - since }),
-            _ => {}
-        }
-    }
-
-    fn doubt(&mut self, now: Instant) {
-        if self.state == State::Up {
-            self.suspected.get_or_insert(now);
-        }
-    }
-
-    fn notice_doubt(&mut self, now: Instant, out: &mut Output) {
-        if self.is_suspect() && self.suspected.is_none() {
-            self.suspected = Some(now);
-            out.events.push_back(Event::Suspect { role: self.announcement.role });
-        }
-    }
-
-    fn notice_silence(&mut self, now: Instant, out: &mut Output) {
-        let silent = self.silent(now);
-        if self.state == State::Up && silent >= GONE_AFTER {
-            self.state = State::Gone;
-            out.events.push_back(Event::Gone { role: self.announcement.role, silent });
-        }
-    }
-
-    fn handle_goodbye(&mut self, farewell: Farewell, out: &mut Output) {
-        if self.state == State::Left {
-            return;
-        }
-        self.state = State::Left;
-        out.events.push_back(match (farewell, self.announcement.role) {
-            (Farewell::Released, Role::Primary) => Event::Released,
-            (Farewell::Replaced, Role::Primary) => Event::Replaced,
-            (Farewell::Released | Farewell::Replaced | Farewell::Leaving, role) => Event::Left { role },
-        });
-    }
-
-    fn repeat_goodbye(&mut self, now: Instant, own: Own, rng: &mut ChaCha20Rng, out: &mut Output) {
-        let Some((farewell, schedule)) = &mut self.goodbye else { return };
-        if self.goodbye_heard || !schedule.take(now) {
-            return;
-        }
-        let bye = Probe { transaction: rng.random(), body: Body::Bye(*farewell) };
-        if let Some(to) = self.path.selected() {
-            self.send_probe(to, None, bye, own, rng, out);
-        }
-    }
-
-    /// The lower number initiates, so that two initiations never cross.
-    fn drive_handshake(&mut self, now: Instant, own: Own, out: &mut Output) {
-        let Some(to) = self.path.selected() else { return };
-        if self.state != State::Joining || own.role > self.announcement.role {
-            return;
-        }
-        let schedule = self.handshake.get_or_insert_with(|| Schedule::new(HANDSHAKE, now));
-        if schedule.take(now) {
-            out.transmits.extend(self.tunnel.initiate().map(|bytes| Transmit { to, ttl: None, bytes }));
-        }
-    }
-
-    fn send_probe(
-        &self,
-        to: SocketAddr,
-        ttl: Option<u8>,
-        probe: Probe,
-        own: Own,
-        rng: &mut ChaCha20Rng,
-        out: &mut Output,
-    ) {
-        let bytes = probe::seal(&probe, own.role, self.announcement.role, &self.keys, rng);
-        out.transmits.push_back(Transmit { to, ttl, bytes });
+        let talk = self.path.selected().and_then(|_| self.talk.poll_timeout(!self.path.is_direct()));
+        let path = self.path.poll_timeout();
+        [goodbye, silence, handshake, confirm, talk, path].into_iter().flatten().min()
     }
 }
 
-fn candidates(announcement: &Announcement) -> impl Iterator<Item = SocketAddr> {
-    announcement.candidates.iter().map(|candidate| candidate.addr)
+/// Between a peer and the internet, as far as it announces it: an own interface with a public address has no NAT.
+fn side_of(announcement: &Announcement) -> Side {
+    let public = |candidate: &Candidate| {
+        candidate.kind == Kind::Host && candidate.addr.is_ipv4() && !is_private(candidate.addr.ip())
+    };
+    if announcement.candidates.iter().any(public) {
+        return Side::Public;
+    }
+    Side::Nat(announcement.nat, Filtering::Unknown)
 }

@@ -24,6 +24,8 @@ pub struct Renewal {
     /// Since when our mapping is known to have moved.
     moved: Option<Instant>,
     lost: Option<Schedule>,
+    /// How many steps of `lost` are worth it.
+    most: Option<usize>,
     /// Since when a step of `lost` waits for its turn.
     overdue: Option<Instant>,
     /// When the newest fresh socket came into use.
@@ -36,12 +38,19 @@ impl Renewal {
         self.moved.get_or_insert(now);
     }
 
-    /// There is no working path to the primary; a renewal is worth it after `patience`. Said again and again, it counts from the first time.
-    pub fn handle_lost(&mut self, now: Instant, patience: Duration) {
+    /// There is no direct path to the primary, though there should be one; a renewal is worth it after `patience`, and `most` times where
+    /// that is given. Said again and again, it counts from the first time.
+    pub fn handle_lost(&mut self, now: Instant, patience: Duration, most: Option<usize>) {
         self.lost.get_or_insert_with(|| Schedule::new(LOST, now + patience));
+        self.most = most;
     }
 
-    /// The path to the primary works.
+    /// How often it was tried since there was a path.
+    pub fn tries(&self) -> usize {
+        self.lost.as_ref().map_or(0, Schedule::steps)
+    }
+
+    /// The path to the primary works, or no fresh socket will make it.
     pub fn handle_found(&mut self) {
         (self.lost, self.overdue) = (None, None);
     }
@@ -53,7 +62,8 @@ impl Renewal {
 
     /// Whether it is time; that moment is taken.
     pub fn take(&mut self, now: Instant) -> bool {
-        if self.lost.as_mut().is_some_and(|lost| lost.take(now)) {
+        let most = self.most.unwrap_or(usize::MAX);
+        if self.lost.as_mut().filter(|lost| lost.steps() < most).is_some_and(|lost| lost.take(now)) {
             self.overdue.get_or_insert(now);
         }
         let due = self.due().is_some_and(|at| at <= now);
@@ -70,7 +80,9 @@ impl Renewal {
 
     /// When [`Self::take`] may have something to say.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let step = self.lost.as_ref().and_then(Schedule::next).filter(|_| self.overdue.is_none());
+        let most = self.most.unwrap_or(usize::MAX);
+        let step =
+            self.lost.as_ref().filter(|lost| lost.steps() < most && self.overdue.is_none()).and_then(Schedule::next);
         self.due().into_iter().chain(step).min()
     }
 
@@ -106,19 +118,27 @@ mod tests {
     #[test]
     fn a_lost_primary_is_worth_ever_fewer_renewals() {
         let (now, mut renewal) = (Instant::now(), Renewal::default());
-        renewal.handle_lost(now, secs(2));
-        renewal.handle_lost(now + secs(1), secs(2));
+        renewal.handle_lost(now, secs(2), None);
+        renewal.handle_lost(now + secs(1), secs(2), None);
         assert_eq!(times(&mut renewal, now, 200), [2, 22, 62, 122, 182]);
+    }
+
+    #[test]
+    fn while_a_relay_carries_the_data_a_few_renewals_are_enough() {
+        let (now, mut renewal) = (Instant::now(), Renewal::default());
+        renewal.handle_lost(now, secs(2), Some(3));
+        assert_eq!(times(&mut renewal, now, 500), [2, 22, 62]);
+        assert_eq!((renewal.tries(), renewal.poll_timeout()), (3, None));
     }
 
     #[test]
     fn a_fresh_socket_that_took_long_to_come_into_use_has_its_time() {
         let (now, mut renewal) = (Instant::now(), Renewal::default());
-        renewal.handle_lost(now, secs(0));
+        renewal.handle_lost(now, secs(0), None);
         assert!(renewal.take(now));
         renewal.handle_settled(now + secs(58));
         assert!(!renewal.take(now + secs(58)), "the step of 20 s waits");
-        renewal.handle_lost(now + secs(60), secs(0));
+        renewal.handle_lost(now + secs(60), secs(0), None);
         renewal.handle_found();
         assert_eq!(renewal.poll_timeout(), None);
         assert!(times(&mut renewal, now, 200).is_empty());
@@ -127,7 +147,7 @@ mod tests {
     #[test]
     fn a_path_that_works_again_ends_it() {
         let (now, mut renewal) = (Instant::now(), Renewal::default());
-        renewal.handle_lost(now, secs(2));
+        renewal.handle_lost(now, secs(2), None);
         renewal.handle_found();
         assert!(times(&mut renewal, now, 100).is_empty());
     }

@@ -14,6 +14,7 @@ use stun_codec::rfc5389::methods::BINDING;
 use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder, TransactionId};
 
 use super::nat::Sample;
+use super::route::SocketId;
 use super::schedule::{Ladder, Schedule};
 
 /// RFC 8489 section 6.2.1 asks for 500 ms and seven tries; a runner's network answers within 100 ms or not at all.
@@ -34,8 +35,13 @@ const HASTE: Duration = Duration::from_secs(2);
 /// How many servers keep the mapping alive.
 const REFRESHED: usize = 2;
 
+/// From how many further sockets servers are asked where the mapping depends on the destination: enough to see how ports are drawn.
+const SURVEYED: u16 = 3;
+
+/// A server as asked from one of our sockets.
 #[derive(Debug)]
 struct Server {
+    socket: SocketId,
     addr: SocketAddr,
     transaction: [u8; 12],
     requests: Schedule,
@@ -47,6 +53,8 @@ struct Server {
 #[derive(Debug)]
 pub struct StunClient {
     servers: Vec<Server>,
+    /// The port of the main socket; 0 where it is not known.
+    local: u16,
     started: Instant,
     first_answer: Option<Instant>,
     settled: bool,
@@ -65,17 +73,11 @@ pub enum Answer {
 }
 
 impl StunClient {
-    /// Begins to ask `servers`; their first requests are due at once.
-    pub fn new(now: Instant, servers: &[SocketAddr], rng: &mut impl RngCore) -> Self {
-        let server = |addr: &SocketAddr| Server {
-            addr: *addr,
-            transaction: rng.random(),
-            requests: Schedule::new(RETRANSMIT, now),
-            mapped: None,
-            answered: false,
-        };
+    /// Begins to ask `servers` from the main socket, whose port is `local`; the first requests are due at once.
+    pub fn new(now: Instant, servers: &[SocketAddr], local: u16, rng: &mut impl RngCore) -> Self {
         Self {
-            servers: servers.iter().map(server).collect(),
+            servers: servers.iter().map(|addr| Server::new(now, SocketId::MAIN, *addr, rng)).collect(),
+            local,
             started: now,
             first_answer: None,
             settled: false,
@@ -88,16 +90,36 @@ impl StunClient {
         datagram.len() >= 20 && datagram[0] & 0xc0 == 0 && datagram[4..8] == [0x21, 0x12, 0xa4, 0x42]
     }
 
-    /// A request that is due, and whom it is for.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
-        let mut waiting = self.servers.iter_mut().filter(|server| !server.answered);
-        waiting.find_map(|server| server.requests.take(now).then(|| (server.addr, request(server.transaction))))
+    /// Asks from a few more sockets too, since the main one alone shows too few mappings; the round is open again.
+    pub fn survey(&mut self, now: Instant, rng: &mut impl RngCore) {
+        let answering: Vec<_> =
+            self.servers.iter().filter(|server| server.mapped.is_some()).map(|it| it.addr).collect();
+        for number in 0..SURVEYED {
+            let socket = SocketId(SocketId::FIRST_OF_SPRAY.0 + number);
+            self.servers.extend(answering.iter().map(|addr| Server::new(now, socket, *addr, rng)));
+        }
+        (self.settled, self.started, self.first_answer) = (false, now, None);
     }
 
-    /// Takes an answer.
-    pub fn handle_response(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Answer {
+    /// Whether more sockets than the main one were asked from.
+    pub fn is_surveyed(&self) -> bool {
+        self.servers.iter().any(|server| server.socket != SocketId::MAIN)
+    }
+
+    /// A request that is due, from which socket, and whom it is for.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<(SocketId, SocketAddr, Vec<u8>)> {
+        let mut waiting = self.servers.iter_mut().filter(|server| !server.answered);
+        waiting.find_map(|server| {
+            server.requests.take(now).then(|| (server.socket, server.addr, request(server.transaction)))
+        })
+    }
+
+    /// Takes an answer that came to `socket`.
+    pub fn handle_response(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) -> Answer {
         let Some((transaction, mapped)) = parse_response(datagram) else { return Answer::Foreign };
-        let asked = |server: &&mut Server| server.addr == from && server.transaction == transaction && !server.answered;
+        let asked = |server: &&mut Server| {
+            (server.socket, server.addr, server.transaction) == (socket, from, transaction) && !server.answered
+        };
         let Some(server) = self.servers.iter_mut().find(asked) else { return Answer::Foreign };
         server.answered = true;
         self.first_answer.get_or_insert(now);
@@ -134,16 +156,19 @@ impl StunClient {
         requests.chain(settle).chain(self.refresh_at).min()
     }
 
-    /// What each server saw, in the order the servers were given.
+    /// What each server saw of each socket, in the order in which they were asked.
     pub fn samples(&self) -> Vec<Sample> {
-        let sample = |server: &Server| Some(Sample { server: server.addr, mapped: server.mapped?, local: 0 });
+        let local = |socket: SocketId| if socket == SocketId::MAIN { self.local } else { socket.0 };
+        let sample =
+            |server: &Server| Some(Sample { server: server.addr, mapped: server.mapped?, local: local(server.socket) });
         self.servers.iter().filter_map(sample).collect()
     }
 
-    /// Every address that some server saw, each once, in the servers' order.
+    /// Every address that some server saw of the main socket, each once, in the servers' order.
     pub fn reflexive(&self) -> Vec<SocketAddr> {
         let mut seen = vec![];
-        for mapped in self.servers.iter().filter_map(|server| server.mapped) {
+        let main = self.servers.iter().filter(|server| server.socket == SocketId::MAIN);
+        for mapped in main.filter_map(|server| server.mapped) {
             if !seen.contains(&mapped) {
                 seen.push(mapped);
             }
@@ -160,11 +185,20 @@ impl StunClient {
 
     fn refresh(&mut self, now: Instant, rng: &mut impl RngCore) {
         self.refresh_at = Some(now + REFRESH);
-        for server in self.servers.iter_mut().filter(|server| server.mapped.is_some()).take(REFRESHED) {
+        for server in
+            self.servers.iter_mut().filter(|it| it.socket == SocketId::MAIN && it.mapped.is_some()).take(REFRESHED)
+        {
             server.transaction = rng.random();
             server.requests = Schedule::new(RETRANSMIT, now);
             server.answered = false;
         }
+    }
+}
+
+impl Server {
+    fn new(now: Instant, socket: SocketId, addr: SocketAddr, rng: &mut impl RngCore) -> Self {
+        let requests = Schedule::new(RETRANSMIT, now);
+        Self { socket, addr, transaction: rng.random(), requests, mapped: None, answered: false }
     }
 }
 
@@ -205,7 +239,7 @@ mod tests {
 
     fn client(now: Instant) -> (StunClient, ChaCha20Rng) {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        (StunClient::new(now, &[addr("192.0.2.1:3478"), addr("192.0.2.2:3478")], &mut rng), rng)
+        (StunClient::new(now, &[addr("192.0.2.1:3478"), addr("192.0.2.2:3478")], 7, &mut rng), rng)
     }
 
     #[test]
@@ -220,9 +254,12 @@ mod tests {
     fn it_settles_when_everyone_has_answered() {
         let now = Instant::now();
         let (mut client, mut rng) = client(now);
-        while let Some((server, bytes)) = client.poll_transmit(now) {
+        while let Some((_, server, bytes)) = client.poll_transmit(now) {
             assert!(!client.handle_timeout(now, &mut rng));
-            assert_eq!(client.handle_response(now, server, &answer(&bytes, "198.51.100.1:1024")), Answer::Same);
+            assert_eq!(
+                client.handle_response(now, SocketId::MAIN, server, &answer(&bytes, "198.51.100.1:1024")),
+                Answer::Same
+            );
         }
         assert!(client.handle_timeout(now, &mut rng));
         assert_eq!(client.samples().len(), 2);
@@ -232,8 +269,8 @@ mod tests {
     fn it_settles_without_a_server_that_stays_silent() {
         let now = Instant::now();
         let (mut client, mut rng) = client(now);
-        let (server, bytes) = client.poll_transmit(now).expect("due at once");
-        client.handle_response(now, server, &answer(&bytes, "198.51.100.1:1024"));
+        let (_, server, bytes) = client.poll_transmit(now).expect("due at once");
+        client.handle_response(now, SocketId::MAIN, server, &answer(&bytes, "198.51.100.1:1024"));
         assert!(!client.handle_timeout(now + ms(399), &mut rng));
         assert!(client.handle_timeout(now + ms(400), &mut rng));
     }
@@ -251,29 +288,63 @@ mod tests {
     fn an_answer_from_elsewhere_or_with_another_transaction_is_foreign() {
         let now = Instant::now();
         let (mut client, _) = client(now);
-        let (server, bytes) = client.poll_transmit(now).expect("due at once");
+        let (_, server, bytes) = client.poll_transmit(now).expect("due at once");
         let good = answer(&bytes, "198.51.100.1:1024");
-        assert_eq!(client.handle_response(now, addr("203.0.113.9:3478"), &good), Answer::Foreign);
+        assert_eq!(client.handle_response(now, SocketId::MAIN, addr("203.0.113.9:3478"), &good), Answer::Foreign);
         let mut forged = good.clone();
         forged[8] ^= 1;
-        assert_eq!(client.handle_response(now, server, &forged), Answer::Foreign);
-        assert_eq!(client.handle_response(now, server, &bytes), Answer::Foreign, "a request is not an answer");
-        assert_eq!(client.handle_response(now, server, &good), Answer::Same);
-        assert_eq!(client.handle_response(now, server, &good), Answer::Foreign, "a duplicate says nothing");
+        assert_eq!(client.handle_response(now, SocketId::MAIN, server, &forged), Answer::Foreign);
+        assert_eq!(
+            client.handle_response(now, SocketId::MAIN, server, &bytes),
+            Answer::Foreign,
+            "a request is not an answer"
+        );
+        assert_eq!(client.handle_response(now, SocketId::MAIN, server, &good), Answer::Same);
+        assert_eq!(
+            client.handle_response(now, SocketId::MAIN, server, &good),
+            Answer::Foreign,
+            "a duplicate says nothing"
+        );
     }
 
     #[test]
     fn a_refresh_that_sees_another_address_says_that_the_mapping_moved() {
         let now = Instant::now();
         let (mut client, mut rng) = client(now);
-        while let Some((server, bytes)) = client.poll_transmit(now) {
-            client.handle_response(now, server, &answer(&bytes, "198.51.100.1:1024"));
+        while let Some((_, server, bytes)) = client.poll_transmit(now) {
+            client.handle_response(now, SocketId::MAIN, server, &answer(&bytes, "198.51.100.1:1024"));
         }
         client.handle_timeout(now, &mut rng);
         let later = now + REFRESH;
         client.handle_timeout(later, &mut rng);
-        let (server, bytes) = client.poll_transmit(later).expect("a refresh is due");
-        assert_eq!(client.handle_response(later, server, &answer(&bytes, "198.51.100.1:2000")), Answer::Moved);
+        let (_, server, bytes) = client.poll_transmit(later).expect("a refresh is due");
+        assert_eq!(
+            client.handle_response(later, SocketId::MAIN, server, &answer(&bytes, "198.51.100.1:2000")),
+            Answer::Moved
+        );
+    }
+
+    #[test]
+    fn a_survey_asks_the_servers_that_answered_from_three_more_sockets() {
+        let now = Instant::now();
+        let (mut client, mut rng) = client(now);
+        let (_, server, bytes) = client.poll_transmit(now).expect("due at once");
+        client.handle_response(now, SocketId::MAIN, server, &answer(&bytes, "198.51.100.1:1024"));
+        client.handle_timeout(now + ms(400), &mut rng);
+        client.survey(now + ms(400), &mut rng);
+        assert!(!client.handle_timeout(now + ms(400), &mut rng));
+        let mut asked = vec![];
+        while let Some((socket, to, bytes)) = client.poll_transmit(now + ms(400)) {
+            if to == server {
+                asked.push(socket.0);
+                let seen = format!("198.51.100.1:{}", 2000 + socket.0);
+                assert_eq!(client.handle_response(now, socket, to, &answer(&bytes, &seen)), Answer::Same);
+            }
+        }
+        assert_eq!(asked, [2, 3, 4]);
+        assert_eq!(client.samples().len(), 4);
+        assert_eq!(client.reflexive(), [addr("198.51.100.1:1024")]);
+        assert!(client.is_surveyed());
     }
 
     proptest! {

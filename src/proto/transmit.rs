@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::announcement::Announcement;
-use super::nat::Mapping;
+use super::nat::Behaviour;
 use super::role::Role;
+use super::route::{Route, SocketId};
 
-/// A datagram to be sent from the mesh's one socket.
+/// A datagram to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
+    /// From which of our sockets.
+    pub socket: SocketId,
     /// Where to.
     pub to: SocketAddr,
     /// The hop limit of this one datagram; `None` is the system's default. Never set on the socket: data of others shares it.
@@ -21,18 +24,24 @@ pub struct Transmit {
 /// Something the rest of the process should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The STUN round is over. `answers` 0 means that no server answered.
-    Settled { answers: usize, mapping: Mapping, egress: usize, reflexive: Vec<SocketAddr> },
+    /// The STUN round is over. `answers` 0 means that no server answered; `reflexive` is how the main socket is seen.
+    Settled { answers: usize, nat: Behaviour, reflexive: Vec<SocketAddr> },
     /// To be published; the times in it are the publisher's to fill in. It follows the opening datagrams that it promises.
     Publish(Box<Announcement>),
     /// A fresh socket is asked for; until [`super::node::Node::handle_rebound`] the node is silent.
     Rebind,
-    /// A peer does not answer.
+    /// A peer's direct path does not answer.
     Suspect { role: Role },
     /// A peer that did not answer, or whose address has changed, is heard again after so long.
     Recovered { role: Role, took: Duration },
     /// The first authenticated packet of this peer came through the tunnel.
-    Up { role: Role, connect: Duration, at: SocketAddr },
+    Up { role: Role, connect: Duration, route: Route },
+    /// Packets for this peer take another kind of way: over a relay, or direct again.
+    Rerouted { role: Role, from: Route, to: Route },
+    /// Larger inner packets than this do not get through to this peer.
+    Mtu { role: Role, mtu: u16 },
+    /// Without a path to the primary: announcements of other aux are asked for, as one of them may relay.
+    Stranded,
     /// Nothing was heard of a peer for a while.
     Gone { role: Role, silent: Duration },
     /// A peer that was gone is heard again.

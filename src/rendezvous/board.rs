@@ -2,6 +2,7 @@
 //! is not ours. Which announcements matter is not decided here but in `proto::node`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ const PARALLEL_FETCHES: usize = 16;
 /// Waits between tries of a fetch, at first and at most: an outage of minutes must not lose a peer, nor a damaged artifact cost much.
 const FIRST_FETCH_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_FETCH_WAIT: Duration = Duration::from_secs(30);
+
+/// How many of the aux before us, and after us, are asked to relay.
+const MOST_HELPERS: u16 = 8;
 
 /// An announcement that is new to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,13 +108,20 @@ pub struct Board {
     attempt: u32,
     role: Role,
     boot: Boot,
+    /// As an aux: whether announcements of other aux are read too.
+    aux_too: AtomicBool,
     state: Mutex<State>,
 }
 
 impl Board {
     /// For the process `boot` of `role` in attempt `attempt` of a run.
     pub fn new(rendezvous: Arc<dyn Rendezvous>, keys: KeyRing, attempt: u32, role: Role, boot: Boot) -> Self {
-        Self { rendezvous, keys, attempt, role, boot, state: Mutex::default() }
+        Self { rendezvous, keys, attempt, role, boot, aux_too: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// From now on announcements of other aux are read too, as far as a few can help.
+    pub fn read_aux(&self) {
+        self.aux_too.store(true, Ordering::Relaxed);
     }
 
     /// What was found and not used so far.
@@ -204,8 +215,7 @@ impl Board {
         let mut chosen = vec![];
         for (text, entry) in newest {
             let Some(name) = Name::parse(&text) else { continue };
-            let ours = name.role == self.role;
-            if !ours && self.role != Role::Primary && name.role != Role::Primary {
+            if !self.is_read(name.role) {
                 continue;
             }
             if name.attempt != self.attempt {
@@ -219,6 +229,13 @@ impl Board {
             chosen.push((name, entry));
         }
         chosen
+    }
+
+    /// An aux reads the primary's and its own; where it looks for one that relays, those of a few others, each aux another few.
+    fn is_read(&self, role: Role) -> bool {
+        let distance = role.number().abs_diff(self.role.number());
+        let helper = self.aux_too.load(Ordering::Relaxed) && distance <= MOST_HELPERS;
+        role == self.role || self.role == Role::Primary || role == Role::Primary || helper
     }
 
     async fn fetch(&self, chosen: Vec<(Name, Entry)>) -> Vec<(u64, Announcement)> {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use mesh::proto::role::Role;
+use mesh::proto::route::SocketId;
 use proptest::prelude::*;
 
 use crate::packet::segment;
@@ -21,7 +22,7 @@ proptest! {
     ) {
         let (mut net, hosts) = pair(early);
         for (datagram, from) in datagrams {
-            net.input(hosts[0], |node, now| node.handle_datagram(now, from, &datagram));
+            net.input(hosts[0], |node, now| node.handle_datagram(now, SocketId::MAIN, from, &datagram));
         }
         prop_assert_eq!(net.hosts[hosts[0]].inner.len(), 0);
         prop_assert!(net.run_until(Duration::from_secs(10), Internet::all_up));
@@ -67,7 +68,7 @@ fn every_datagram_between_two_peers_may_be_altered_and_sent_again_by_anybody() {
     for (from, datagram) in net.overheard.clone() {
         let last = datagram.len() - 1;
         for altered in [datagram.clone(), [&datagram[..last], &[datagram[last] ^ 1]].concat()] {
-            net.input(hosts[0], |node, now| node.handle_datagram(now, from, &altered));
+            net.input(hosts[0], |node, now| node.handle_datagram(now, SocketId::MAIN, from, &altered));
         }
     }
     assert_eq!(net.hosts[hosts[0]].inner.len(), 1, "a replay brings nothing");

@@ -4,6 +4,8 @@
 
 mod hostile;
 mod house;
+mod matrix;
 mod packet;
 mod punch;
+mod relays;
 mod sim;

@@ -195,7 +195,7 @@ fn a_primary_whose_mapping_moves_before_it_is_acknowledged_is_found_at_the_new_o
     let mut net = Internet::new(11, Weather { rendezvous: Duration::from_secs(6), ..Weather::default() });
     let hosts = star(&mut net, &[AZURE, MASQ, AZURE]);
     net.run_for(Duration::from_secs(2));
-    net.hosts[hosts[0]].nat.rebind();
+    net.nat(hosts[0]).rebind();
     assert_up_within(&mut net, Duration::from_secs(40));
 }
 
@@ -207,7 +207,7 @@ fn a_mapping_that_moves_in_mid_flow_is_repaired_whosever_it_is() {
             let hosts = star(&mut net, &[primary, aux, AZURE]);
             assert_up_within(&mut net, FORMING);
             net.run_for(Duration::from_secs(10));
-            moved.iter().for_each(|host| net.hosts[hosts[*host]].nat.rebind());
+            moved.iter().for_each(|host| net.nat(hosts[*host]).rebind());
             net.run_for(REPAIRED);
             assert!(net.all_up(), "{primary:?} {aux:?} {moved:?}: {}", story(&net));
             deliver_both_ways(&mut net, hosts[0], hosts[1]);
@@ -225,7 +225,7 @@ fn a_mapping_that_moves_again_right_after_its_repair_is_repaired_again() {
             let hosts = star(&mut net, &[kind, kind]);
             assert_up_within(&mut net, FORMING);
             for _ in 0..2 {
-                net.hosts[hosts[moved]].nat.rebind();
+                net.nat(hosts[moved]).rebind();
                 net.run_for(Duration::from_secs(pause));
             }
             net.run_for(REPAIRED);
@@ -240,7 +240,7 @@ fn a_repair_of_one_aux_leaves_the_others_alone() {
     let mut net = Internet::new(18, Weather::default());
     let hosts = star(&mut net, &[MASQ, AZURE, AZURE]);
     assert_up_within(&mut net, FORMING);
-    net.hosts[hosts[1]].nat.rebind();
+    net.nat(hosts[1]).rebind();
     net.run_for(REPAIRED);
     assert_eq!(net.noticed(hosts[1], is_rebinding).len(), 1);
     assert_eq!(net.noticed(hosts[0], is_rebinding).len() + net.noticed(hosts[2], is_rebinding).len(), 0);
@@ -253,7 +253,7 @@ fn an_aux_that_loses_its_primary_right_after_a_repair_takes_a_fresh_socket_again
         let mut net = Internet::new(22, Weather::default());
         let hosts = star(&mut net, &[MASQ, AZURE]);
         assert_up_within(&mut net, FORMING);
-        net.hosts[hosts[1]].nat.rebind();
+        net.nat(hosts[1]).rebind();
         assert!(net.run_until(REPAIRED, |net| !net.noticed(hosts[1], is_recovery).is_empty()), "{}", story(&net));
         net.run_for(Duration::from_secs(pause));
         let before = net.noticed(hosts[1], is_rebinding).len();
@@ -412,7 +412,7 @@ proptest! {
         let hosts = star(&mut net, &kinds);
         for (host, after) in moves {
             net.run_for(Duration::from_secs(after));
-            net.hosts[hosts[host % hosts.len()]].nat.rebind();
+            net.nat(hosts[host % hosts.len()]).rebind();
         }
         net.run_for(Duration::from_secs(12));
         prop_assert_eq!(&net.violations, &[""; 0]);

@@ -1,8 +1,8 @@
 //! A simulated internet in virtual time: hosts with a node each behind modelled NATs, two STUN servers, and a rendezvous. What must
 //! happen on it is not here but in [`super::punch`].
 //!
-//! A host is `TO_OWN_NAT` hops behind its NAT, and NATs are `BETWEEN_NATS` hops apart; so a TTL decides whether a datagram passes its own
-//! NAT and whether it reaches the peer's. boringtun alone reads the real clock: stories stay below a minute of virtual time.
+//! Hosts of one site are on one LAN and behind one NAT. A host is `TO_OWN_NAT` hops behind its NAT, and NATs are `BETWEEN_NATS` hops apart;
+//! so a TTL decides whether a datagram passes its own NAT and whether it reaches the peer's. boringtun alone reads the real clock: stories stay below a minute of virtual time.
 
 pub mod nat;
 
@@ -17,7 +17,9 @@ use mesh::proto::keyring::KeyRing;
 use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
 use mesh::proto::probe::Farewell;
+use mesh::proto::relay_server::RelayServer;
 use mesh::proto::role::Role;
+use mesh::proto::route::{Route, SocketId};
 use mesh::proto::transmit::{Event, Transmit};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -32,6 +34,10 @@ const TO_OWN_NAT: u8 = 1;
 const BETWEEN_NATS: u8 = 8;
 const DEFAULT_TTL: u8 = 64;
 const STUN: [&str; 2] = ["192.0.2.1:3478", "192.0.2.2:3478"];
+const RELAY: &str = "192.0.2.9:3479";
+/// Between two hosts of one site.
+const LAN: Duration = Duration::from_micros(200);
+
 const UNIX_START: u64 = 1_800_000_000;
 
 /// More inputs than this in one instant mean that some timeout never passes.
@@ -39,6 +45,9 @@ const STUCK: usize = 100_000;
 
 /// A host by its number.
 pub type HostId = usize;
+
+/// A NAT and the LAN behind it, by its number.
+pub type SiteId = usize;
 
 /// What the network does to datagrams, and the rendezvous to announcements.
 #[derive(Debug, Clone, Copy)]
@@ -90,14 +99,27 @@ pub struct Host {
     pub up: BTreeSet<Role>,
     /// Its low-TTL datagrams vanish before they reach its NAT.
     pub loses_openings: bool,
-    /// Its NAT.
-    pub nat: Nat,
+    /// Where it is.
+    pub site: SiteId,
     keys: KeyRing,
     alive: bool,
-    seq: u32,
-    renewals: u16,
-    heard: BTreeSet<SocketAddr>,
-    read: BTreeMap<Role, (Announcement, u64)>,
+    /// Its address on the LAN.
+    inside: Ipv4Addr,
+    sockets: BTreeMap<u16, SocketId>,
+    next_port: u16,
+    /// Where something authentic came from, on which socket.
+    heard: BTreeSet<(SocketId, SocketAddr)>,
+    /// Where something was ever sent to, however far it got.
+    opened: BTreeSet<SocketAddr>,
+}
+
+/// A NAT and the LAN behind it.
+#[derive(Debug)]
+pub struct Site {
+    /// The NAT.
+    pub nat: Nat,
+    /// Whether its hosts cannot reach each other on the LAN.
+    pub isolated: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -110,6 +132,7 @@ struct Published {
 #[derive(Debug)]
 enum Delivery {
     Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    OnLan { site: SiteId, from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Announcement { host: HostId, published: Published },
 }
 
@@ -120,6 +143,12 @@ pub struct Internet {
     pub now: Instant,
     /// The machines, by [`HostId`].
     pub hosts: Vec<Host>,
+    /// Where they are, by [`SiteId`].
+    pub sites: Vec<Site>,
+    /// The relay of the user's own, where there is one.
+    pub relay: Option<RelayServer>,
+    /// Whether the network between these hosts' NATs drops everything, both ways.
+    pub cut: BTreeSet<(HostId, HostId)>,
     /// When an announcement was read last.
     pub last_reading: Instant,
     /// Each full-TTL datagram that left too early.
@@ -143,6 +172,9 @@ impl Internet {
         Self {
             now,
             hosts: vec![],
+            sites: vec![],
+            relay: None,
+            cut: BTreeSet::new(),
             last_reading: now,
             violations: vec![],
             overheard: vec![],
@@ -157,17 +189,40 @@ impl Internet {
         }
     }
 
-    /// A machine that starts now, and will read everything that was published before.
+    /// A NAT with an empty LAN.
+    pub fn site(&mut self, kind: Kind) -> SiteId {
+        let id = self.sites.len();
+        let nat = Nat::new(kind, outside(id), self.rng.random());
+        self.sites.push(Site { nat, isolated: false });
+        id
+    }
+
+    /// A relay of the user's own, that the hosts added from now on know.
+    pub fn add_relay(&mut self) {
+        let keys = keys(&[7]);
+        let keys = keys.iter().map(|keys| (keys.key_id(), keys.relay())).collect();
+        self.relay = Some(RelayServer::new(self.now, keys, Secret([9; 32])));
+    }
+
+    /// A machine that starts now at a site of its own, and will read everything that was published before.
     pub fn host(&mut self, role: Role, kind: Kind) -> HostId {
-        self.host_with_keys(role, kind, &[7])
+        let site = self.site(kind);
+        self.host_at(role, site, &[7])
     }
 
     /// As [`Self::host`], with shared keys of its own, the current one first.
     pub fn host_with_keys(&mut self, role: Role, kind: Kind, masters: &[u8]) -> HostId {
+        let site = self.site(kind);
+        self.host_at(role, site, masters)
+    }
+
+    /// As [`Self::host_with_keys`], at a site that may have others.
+    pub fn host_at(&mut self, role: Role, site: SiteId, masters: &[u8]) -> HostId {
         let id = self.hosts.len();
         let keys = keys(masters);
-        let config = self.config(id, role, keys.clone());
-        let nat = Nat::new(kind, outside(id), config.hosts[0].port());
+        let inside = Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 1, 2).to_bits() + id as u32);
+        let port = 40_000 + id as u16;
+        let config = self.config(role, keys.clone(), SocketAddr::from((inside, port)));
         self.hosts.push(Host {
             role,
             keys,
@@ -177,18 +232,30 @@ impl Internet {
             sent: 0,
             up: BTreeSet::new(),
             loses_openings: false,
-            nat,
+            site,
             alive: true,
-            seq: 0,
-            renewals: 0,
+            inside,
+            sockets: BTreeMap::from([(port, SocketId::MAIN)]),
+            next_port: 0,
             heard: BTreeSet::new(),
-            read: BTreeMap::new(),
+            opened: BTreeSet::new(),
         });
         for published in self.published.clone() {
             self.deliver_announcement(id, published);
         }
         self.input(id, |node, now| node.handle_timeout(now));
         id
+    }
+
+    /// A host's NAT.
+    pub fn nat(&mut self, id: HostId) -> &mut Nat {
+        let site = self.hosts[id].site;
+        &mut self.sites[site].nat
+    }
+
+    /// The route of `id` to `peer`, if there is one.
+    pub fn route(&self, id: HostId, peer: Role) -> Option<Route> {
+        self.hosts[id].node.peers(self.now).into_iter().find(|view| view.role == peer)?.route
     }
 
     /// Runs until `done`; false when that has not come within `limit`.
@@ -245,7 +312,7 @@ impl Internet {
         self.hosts[id].events.iter().filter(|(_, event)| what(event)).map(|(at, _)| *at - self.start).collect()
     }
 
-    fn config(&mut self, id: HostId, role: Role, keys: KeyRing) -> Config {
+    fn config(&mut self, role: Role, keys: KeyRing, inside: SocketAddr) -> Config {
         Config {
             role,
             keys,
@@ -254,8 +321,9 @@ impl Internet {
             overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16),
             slots: 4,
             offload: None,
-            hosts: vec![inside(id, 0)],
+            hosts: vec![inside],
             stun: stun_servers().to_vec(),
+            relays: self.relay.iter().map(|_| relay_addr()).collect(),
         }
     }
 
@@ -272,6 +340,7 @@ impl Internet {
         if self.queue.keys().next().is_some_and(|(at, _)| *at <= now) {
             match self.queue.pop_first().expect("it has a first key").1 {
                 Delivery::Datagram { from, to, bytes } => self.arrive(from, to, &bytes),
+                Delivery::OnLan { site, from, to, bytes } => self.arrive_on_lan(site, from, to, &bytes),
                 Delivery::Announcement { host, published } => self.read(host, &published),
             }
             return;
@@ -297,10 +366,10 @@ impl Internet {
     }
 
     fn send(&mut self, id: HostId, transmit: Transmit) {
-        let Transmit { to, ttl, bytes } = transmit;
+        let Transmit { socket, to, ttl, bytes } = transmit;
         let ttl = ttl.unwrap_or(DEFAULT_TTL);
         let reaches = ttl >= TO_OWN_NAT + BETWEEN_NATS;
-        if reaches && !stun_servers().contains(&to) && !self.hosts[id].may_send_to(to) {
+        if reaches && !self.may_send_to(id, socket, to) {
             self.violations.push(format!("{} to {to} at {:?}", self.hosts[id].role, self.now - self.start));
         }
         let Weather { loss, duplication, .. } = self.weather;
@@ -308,14 +377,41 @@ impl Internet {
             (self.rng.random_bool(loss), self.rng.random_bool(0.5), self.rng.random_bool(duplication));
         let host = &mut self.hosts[id];
         host.sent += 1;
-        let at_home = lost && lost_at_home || host.loses_openings && !reaches;
-        if at_home || ttl <= TO_OWN_NAT || is_private(to) {
+        host.opened.insert(to);
+        let inside = SocketAddr::from((host.inside, host.port(socket)));
+        let site = host.site;
+        if is_private(to) {
+            if !lost && !self.sites[site].isolated {
+                self.enqueue(self.now + LAN, Delivery::OnLan { site, from: inside, to, bytes });
+            }
             return;
         }
-        let from = host.nat.outbound(self.now, to);
-        for _ in 0..if lost || !reaches { 0 } else { 1 + usize::from(twice) } {
+        let at_home = lost && lost_at_home || host.loses_openings && !reaches;
+        if at_home || ttl <= TO_OWN_NAT {
+            return;
+        }
+        let nat = &mut self.sites[site].nat;
+        let from = nat.outbound(self.now, inside, to);
+        let hairpin = to.ip() == nat.outside;
+        let arrives = !lost && if hairpin { nat.kind.hairpin } else { reaches };
+        for _ in 0..if arrives { 1 + usize::from(twice) } else { 0 } {
             self.fly(from, to, bytes.clone());
         }
+    }
+
+    /// The rule, by what the hosts did and not by what their nodes believe: full TTL goes to where something came from, and to a peer that
+    /// has opened towards an address that is ours now.
+    fn may_send_to(&self, id: HostId, socket: SocketId, to: SocketAddr) -> bool {
+        let host = &self.hosts[id];
+        if stun_servers().contains(&to) || to == relay_addr() || host.heard.contains(&(socket, to)) {
+            return true;
+        }
+        let there = |other: &&Host| {
+            self.sites[other.site].nat.outside == to.ip() || SocketAddr::from((other.inside, to.port())) == to
+        };
+        let mut opened = self.hosts.iter().filter(there).flat_map(|other| &other.opened);
+        let ours: BTreeSet<SocketAddr> = host.node.candidates().collect();
+        opened.any(|addr| ours.contains(addr))
     }
 
     fn fly(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
@@ -332,17 +428,35 @@ impl Internet {
         if stun_servers().contains(&to) {
             return self.fly(to, from, binding_response(bytes, from));
         }
-        let Some(id) = (0..self.hosts.len()).find(|id| to.ip() == outside(*id)) else { return };
-        self.overheard.push((from, bytes.to_vec()));
-        let host = &mut self.hosts[id];
-        if !host.nat.inbound(self.now, from, to.port()) || !host.alive {
-            return;
+        if to == relay_addr() {
+            let answer =
+                self.relay.as_mut().and_then(|relay| relay.handle_datagram(self.now, from, bytes, &mut self.rng));
+            return answer.into_iter().for_each(|(back, bytes)| self.fly(to, back, bytes));
         }
+        let Some(site) = (0..self.sites.len()).find(|site| to.ip() == outside(*site)) else { return };
+        self.overheard.push((from, bytes.to_vec()));
+        let inside = self.sites[site].nat.inbound(self.now, from, to.port());
+        if let Some(inside) = inside.filter(|_| !self.is_cut(site, from)) {
+            self.arrive_on_lan(site, from, inside, bytes);
+        }
+    }
+
+    fn is_cut(&self, site: SiteId, from: SocketAddr) -> bool {
+        let is = |host: HostId, site: SiteId| self.hosts[host].site == site;
+        let Some(other) = (0..self.sites.len()).find(|site| from.ip() == outside(*site)) else { return false };
+        self.cut.iter().any(|(a, b)| is(*a, site) && is(*b, other) || is(*b, site) && is(*a, other))
+    }
+
+    fn arrive_on_lan(&mut self, site: SiteId, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let at = |host: &Host| host.site == site && SocketAddr::from((host.inside, to.port())) == to && host.alive;
+        let Some(id) = self.hosts.iter().position(at) else { return };
+        let host = &mut self.hosts[id];
+        let Some(socket) = host.sockets.get(&to.port()).copied() else { return };
         let dropped = |node: &Node| node.dropped().values().sum::<u64>();
         let before = dropped(&host.node);
-        host.node.handle_datagram(self.now, from, bytes);
+        host.node.handle_datagram(self.now, socket, from, bytes);
         if dropped(&host.node) == before {
-            host.heard.insert(from);
+            host.heard.insert((socket, from));
         }
         self.drain(id);
     }
@@ -351,7 +465,6 @@ impl Internet {
         let host = &mut self.hosts[id];
         match &event {
             Event::Publish(announcement) => {
-                host.seq = announcement.seq;
                 self.publish(id, (**announcement).clone());
             }
             Event::Up { role, .. } | Event::Back { role } => {
@@ -364,19 +477,28 @@ impl Internet {
                 host.up.remove(&Role::Primary);
             }
             Event::Rebind => self.rebind(id),
-            Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } | Event::Recovered { .. } => {}
+            Event::Stranded => self.strand(id),
+            Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } => {}
+            Event::Recovered { .. } | Event::Rerouted { .. } | Event::Mtu { .. } => {}
         }
         self.hosts[id].events.push((self.now, event));
     }
 
-    /// What was known of the old socket says nothing of the new one.
+    /// What was known of the old sockets says nothing of the new ones.
     fn rebind(&mut self, id: HostId) {
         let host = &mut self.hosts[id];
-        host.renewals += 1;
-        let inside = inside(id, host.renewals);
-        host.nat.renew(inside.port());
-        (host.seq, host.heard) = (0, BTreeSet::new());
+        let port = host.fresh_port();
+        host.sockets = BTreeMap::from([(port, SocketId::MAIN)]);
+        host.heard = BTreeSet::new();
+        let inside = SocketAddr::from((host.inside, port));
         self.input(id, |node, now| node.handle_rebound(now, vec![inside]));
+    }
+
+    /// From now on it reads everybody's announcements, and those that are there already.
+    fn strand(&mut self, id: HostId) {
+        for published in self.published.clone() {
+            self.deliver_announcement(id, published);
+        }
     }
 
     fn publish(&mut self, by: HostId, mut announcement: Announcement) {
@@ -414,7 +536,6 @@ impl Internet {
             Err(cause) => panic!("an announcement is {cause}"),
         };
         self.last_reading = self.now;
-        self.hosts[id].remember(announcement.clone(), *born);
         self.input(id, |node, now| node.handle_announcement(now, announcement, *born));
     }
 
@@ -424,21 +545,19 @@ impl Internet {
 }
 
 impl Host {
-    /// The rule, by what this host was told and by what came in, not by what its node believes.
-    fn may_send_to(&self, to: SocketAddr) -> bool {
-        let acknowledged = |announcement: &Announcement| {
-            announcement.acknowledges(self.role, self.node.boot(), self.seq)
-                && announcement.candidates.iter().any(|candidate| candidate.addr == to)
-        };
-        self.heard.contains(&to) || self.read.values().any(|(announcement, _)| acknowledged(announcement))
+    /// The inside port of a socket, bound if it is not yet.
+    fn port(&mut self, socket: SocketId) -> u16 {
+        if let Some((port, _)) = self.sockets.iter().find(|(_, id)| **id == socket) {
+            return *port;
+        }
+        let port = self.fresh_port();
+        self.sockets.insert(port, socket);
+        port
     }
 
-    fn remember(&mut self, announcement: Announcement, born: u64) {
-        let order = |announcement: &Announcement, born: u64| (born, announcement.seq);
-        let newest = self.read.get(&announcement.role).map(|(known, born)| order(known, *born));
-        if newest < Some(order(&announcement, born)) {
-            self.read.insert(announcement.role, (announcement, born));
-        }
+    fn fresh_port(&mut self) -> u16 {
+        self.next_port += 1;
+        42_000 + (self.next_port * 7 + self.inside.octets()[3] as u16 * 13) % 20_000
     }
 }
 
@@ -452,16 +571,15 @@ fn stun_servers() -> [SocketAddr; 2] {
     STUN.map(|server| server.parse().expect("an address"))
 }
 
-/// Of a host's first socket, or of a later one.
-fn inside(id: HostId, renewals: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::new(192, 168, 1, 2), 40000 + id as u16 + renewals * 300))
+fn relay_addr() -> SocketAddr {
+    RELAY.parse().expect("an address")
 }
 
-fn outside(id: HostId) -> Ipv4Addr {
+fn outside(id: SiteId) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 1).to_bits() + id as u32)
 }
 
-/// Every host has a network of its own: nobody is reached by an inside address.
+/// Reached on its own LAN alone.
 fn is_private(to: SocketAddr) -> bool {
     matches!(to.ip(), std::net::IpAddr::V4(ip) if ip.is_private())
 }

@@ -1,15 +1,12 @@
-//! What a NAT does to one inside socket, in the words of RFC 4787 sections 4.1 and 5; and the one thing that Linux does and the RFC
-//! does not name, the *clash*. Hops, loss and time on the way are not here but in [`super`].
+//! What a NAT does to the sockets behind it, in the words of RFC 4787 sections 4.1, 4.2, 5 and 6; and the one thing that Linux does and the
+//! RFC does not name, the *clash*. Hops, loss and time on the way are not here but in [`super`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// How long Linux keeps a flow that was never answered, and a binding that nobody inside asked for.
-const UNREPLIED: Duration = Duration::from_secs(30);
-
-/// How long it keeps a flow that was.
-const STREAM: Duration = Duration::from_secs(120);
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
 
 /// Of what a mapping or a filter depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +30,19 @@ impl Dependence {
     }
 }
 
+/// How a new mapping gets its external port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drawing {
+    /// The inside one, where it is free.
+    Preserving,
+    /// The last one and this.
+    Stride(u16),
+    /// Any of so many from 4096 on.
+    Block(u16),
+    /// Any.
+    Random,
+}
+
 /// A kind of NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -40,23 +50,29 @@ pub struct Kind {
     pub mapping: Dependence,
     /// Who may answer.
     pub filtering: Dependence,
-    /// Whether the external port is the inside one.
-    pub port_preserving: bool,
+    /// How external ports are chosen.
+    pub drawing: Drawing,
     /// Whether a datagram that comes before the inside has sent makes a binding of its own. A later inside flow to that address then
-    /// gets another port. It lasts until 30 s after the last such datagram.
+    /// gets another port. It lasts as long as an unanswered flow, from the last such datagram on.
     pub clash: bool,
+    /// Whether its own outside addresses lead back in.
+    pub hairpin: bool,
+    /// How long a flow that was never answered is kept, and one that was.
+    pub lifetimes: (Duration, Duration),
 }
 
 /// Linux `masquerade`.
 pub const MASQ: Kind = Kind {
     mapping: Dependence::EndpointIndependent,
     filtering: Dependence::AddressAndPort,
-    port_preserving: true,
+    drawing: Drawing::Preserving,
     clash: true,
+    hairpin: false,
+    lifetimes: (Duration::from_secs(30), Duration::from_secs(120)),
 };
 
 /// Linux `snat to` a range: what GitHub's runners look like from outside.
-pub const AZURE: Kind = Kind { port_preserving: false, ..MASQ };
+pub const AZURE: Kind = Kind { drawing: Drawing::Stride(1), ..MASQ };
 
 /// A well-made NAT: as strict, without the clash.
 pub const EIM_APDF: Kind = Kind { clash: false, ..MASQ };
@@ -67,8 +83,17 @@ pub const EIM_ADF: Kind = Kind { filtering: Dependence::Address, ..EIM_APDF };
 /// A full cone.
 pub const EIM_EIF: Kind = Kind { filtering: Dependence::EndpointIndependent, ..EIM_APDF };
 
-/// Another port for everyone; cannot be punched from behind a strict one.
-pub const SYMMETRIC: Kind = Kind { mapping: Dependence::AddressAndPort, port_preserving: false, ..MASQ };
+/// Another port for each address, one after another.
+pub const ADM: Kind = Kind { mapping: Dependence::Address, drawing: Drawing::Block(1024), ..MASQ };
+
+/// Another port for everyone, anywhere.
+pub const SYMMETRIC: Kind = Kind { mapping: Dependence::AddressAndPort, drawing: Drawing::Random, ..MASQ };
+
+/// Another port for everyone, one after another.
+pub const SEQUENTIAL: Kind = Kind { drawing: Drawing::Stride(2), ..SYMMETRIC };
+
+/// An own socket behind a NAT.
+pub type Inside = SocketAddr;
 
 #[derive(Debug)]
 struct Flow {
@@ -79,60 +104,59 @@ struct Flow {
     last: Instant,
 }
 
-impl Flow {
-    fn is_alive(&self, now: Instant) -> bool {
-        now - self.last < if self.replied { STREAM } else { UNREPLIED }
-    }
-}
-
-/// A NAT with one socket behind it.
+/// A NAT with the sockets behind it.
 #[derive(Debug)]
 pub struct Nat {
-    kind: Kind,
-    outside: Ipv4Addr,
-    inside_port: u16,
+    /// What it is like.
+    pub kind: Kind,
+    /// Its address on the internet.
+    pub outside: Ipv4Addr,
     next_port: u16,
-    /// By remote address.
-    flows: BTreeMap<SocketAddr, Flow>,
+    rng: ChaCha20Rng,
+    /// By the socket inside and the remote address.
+    flows: BTreeMap<(Inside, SocketAddr), Flow>,
     /// Bindings that began outside, by remote address and external port.
     null_bindings: BTreeMap<(SocketAddr, u16), Instant>,
 }
 
 impl Nat {
-    /// One at `outside` for a socket on `inside_port`.
-    pub fn new(kind: Kind, outside: Ipv4Addr, inside_port: u16) -> Self {
-        Self { kind, outside, inside_port, next_port: 1024, flows: BTreeMap::new(), null_bindings: BTreeMap::new() }
+    /// One at `outside`.
+    pub fn new(kind: Kind, outside: Ipv4Addr, seed: u64) -> Self {
+        let (flows, null_bindings) = (BTreeMap::new(), BTreeMap::new());
+        Self { kind, outside, next_port: 1024, rng: ChaCha20Rng::seed_from_u64(seed), flows, null_bindings }
     }
 
-    /// A datagram leaves for `to`; the address it seems to come from.
-    pub fn outbound(&mut self, now: Instant, to: SocketAddr) -> SocketAddr {
+    /// A datagram of `inside` leaves for `to`; the address it seems to come from.
+    pub fn outbound(&mut self, now: Instant, inside: Inside, to: SocketAddr) -> SocketAddr {
         self.expire(now);
-        if let Some(flow) = self.flows.get_mut(&to) {
+        if let Some(flow) = self.flows.get_mut(&(inside, to)) {
             flow.last = now;
             return SocketAddr::from((self.outside, flow.port));
         }
-        let mapped = self.mapped(to).unwrap_or_else(|| self.draw(self.kind.port_preserving));
+        let mapped = self.mapped(inside, to).unwrap_or_else(|| self.draw(inside, self.kind.drawing));
         let clashed = self.null_bindings.contains_key(&(to, mapped));
-        let port = if clashed { self.draw(false) } else { mapped };
-        self.flows.insert(to, Flow { port, replied: false, clashed, last: now });
+        let port = if clashed { self.draw(inside, Drawing::Random) } else { mapped };
+        self.flows.insert((inside, to), Flow { port, replied: false, clashed, last: now });
         SocketAddr::from((self.outside, port))
     }
 
-    /// A datagram of `from` has come to the external `port`; whether it gets in.
-    pub fn inbound(&mut self, now: Instant, from: SocketAddr, port: u16) -> bool {
+    /// A datagram of `from` has come to the external `port`; whom it is for, if it gets in.
+    pub fn inbound(&mut self, now: Instant, from: SocketAddr, port: u16) -> Option<Inside> {
         self.expire(now);
-        if let Some(flow) = self.flows.get_mut(&from).filter(|flow| flow.port == port) {
+        let exact = self.flows.iter_mut().find(|((_, to), flow)| *to == from && flow.port == port);
+        if let Some(((inside, _), flow)) = exact {
             (flow.last, flow.replied) = (now, true);
-            return true;
+            return Some(*inside);
         }
         let filtering = self.kind.filtering;
-        if self.flows.iter().any(|(to, flow)| flow.port == port && filtering.covers(*to, from)) {
-            return true;
+        let open = self.flows.iter().find(|((_, to), flow)| flow.port == port && filtering.covers(*to, from));
+        if let Some(((inside, _), _)) = open {
+            return Some(*inside);
         }
         if self.kind.clash {
             self.null_bindings.insert((from, port), now);
         }
-        false
+        None
     }
 
     /// Forgets everything, and hands out other ports than before.
@@ -140,42 +164,61 @@ impl Nat {
         self.flows.clear();
         self.null_bindings.clear();
         self.next_port += 1000;
+        self.kind.drawing = match self.kind.drawing {
+            Drawing::Preserving => Drawing::Random,
+            other => other,
+        };
     }
 
-    /// A socket on another inside port takes the place of the one before.
-    pub fn renew(&mut self, inside_port: u16) {
-        self.flows.clear();
-        self.inside_port = inside_port;
-    }
-
-    fn mapped(&self, to: SocketAddr) -> Option<u16> {
+    fn mapped(&self, inside: Inside, to: SocketAddr) -> Option<u16> {
         let mapping = self.kind.mapping;
-        self.flows.iter().find(|(other, flow)| !flow.clashed && mapping.covers(**other, to)).map(|(_, flow)| flow.port)
+        let same = |((from, other), flow): &(&(Inside, SocketAddr), &Flow)| {
+            *from == inside && !flow.clashed && mapping.covers(*other, to)
+        };
+        self.flows.iter().find(same).map(|(_, flow)| flow.port)
     }
 
-    fn draw(&mut self, preserve: bool) -> u16 {
-        if preserve {
-            return self.inside_port;
+    fn draw(&mut self, inside: Inside, drawing: Drawing) -> u16 {
+        let taken: BTreeSet<u16> = self.flows.values().map(|flow| flow.port).collect();
+        match drawing {
+            Drawing::Preserving if !taken.contains(&inside.port()) => inside.port(),
+            Drawing::Stride(step) => {
+                self.next_port += step;
+                self.next_port
+            }
+            Drawing::Block(size) => self.free(4096..4096 + size, &taken),
+            Drawing::Preserving | Drawing::Random => self.free(1024..65_535, &taken),
         }
-        self.next_port += 1;
-        self.next_port
+    }
+
+    fn free(&mut self, range: std::ops::Range<u16>, taken: &BTreeSet<u16>) -> u16 {
+        loop {
+            let port = self.rng.random_range(range.clone());
+            if !taken.contains(&port) {
+                return port;
+            }
+        }
     }
 
     fn expire(&mut self, now: Instant) {
-        self.flows.retain(|_, flow| flow.is_alive(now));
-        self.null_bindings.retain(|_, last| now - *last < UNREPLIED);
+        let (unreplied, stream) = self.kind.lifetimes;
+        self.flows.retain(|_, flow| now - flow.last < if flow.replied { stream } else { unreplied });
+        self.null_bindings.retain(|_, last| now - *last < unreplied);
     }
 }
+
+const INSIDE: &str = "192.168.1.2:40000";
 
 #[test]
 fn a_datagram_from_outside_that_comes_first_takes_the_port_away_until_thirty_seconds_of_silence() {
     let (now, peer, stun) = (Instant::now(), addr("198.51.100.9:9"), addr("192.0.2.1:3478"));
     for (kind, moves) in [(MASQ, true), (AZURE, true), (EIM_APDF, false)] {
-        let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 40000);
-        let mapped = nat.outbound(now, stun);
-        assert!(!nat.inbound(now, peer, mapped.port()));
-        assert_eq!(nat.outbound(now, peer) != mapped, moves, "{kind:?}");
-        assert_eq!(nat.outbound(now + UNREPLIED, peer) == mapped, kind.port_preserving, "after a silence");
+        let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 1);
+        let mapped = nat.outbound(now, addr(INSIDE), stun);
+        assert_eq!(nat.inbound(now, peer, mapped.port()), None);
+        assert_eq!(nat.outbound(now, addr(INSIDE), peer) != mapped, moves, "{kind:?}");
+        let later = nat.outbound(now + Duration::from_secs(30), addr(INSIDE), peer);
+        assert_eq!(later == mapped, kind.drawing == Drawing::Preserving, "after a silence");
     }
 }
 
@@ -183,12 +226,25 @@ fn a_datagram_from_outside_that_comes_first_takes_the_port_away_until_thirty_sec
 fn an_inside_datagram_that_comes_first_lets_the_answer_in_on_the_mapped_port() {
     let (now, peer, stun) = (Instant::now(), addr("198.51.100.9:9"), addr("192.0.2.1:3478"));
     for kind in [MASQ, AZURE, EIM_APDF, EIM_ADF, EIM_EIF] {
-        let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 40000);
-        let mapped = nat.outbound(now, stun);
-        assert_eq!(nat.outbound(now, peer), mapped, "{kind:?}");
-        assert!(nat.inbound(now, peer, mapped.port()));
-        let filtered = kind.filtering != Dependence::EndpointIndependent;
-        assert_eq!(nat.inbound(now, addr("203.0.113.5:5"), mapped.port()), !filtered, "{kind:?}");
+        let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 1);
+        let mapped = nat.outbound(now, addr(INSIDE), stun);
+        assert_eq!(nat.outbound(now, addr(INSIDE), peer), mapped, "{kind:?}");
+        assert_eq!(nat.inbound(now, peer, mapped.port()), Some(addr(INSIDE)));
+        let admitted = (kind.filtering == Dependence::EndpointIndependent).then(|| addr(INSIDE));
+        assert_eq!(nat.inbound(now, addr("203.0.113.5:5"), mapped.port()), admitted, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_dependent_mapping_is_another_for_each_peer_and_each_socket() {
+    let now = Instant::now();
+    let (one, other, elsewhere) = (addr("192.0.2.1:1"), addr("192.0.2.1:2"), addr("192.0.2.2:1"));
+    for (kind, for_ports) in [(ADM, false), (SYMMETRIC, true), (SEQUENTIAL, true)] {
+        let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 1);
+        let first = nat.outbound(now, addr(INSIDE), one);
+        assert_eq!(nat.outbound(now, addr(INSIDE), other) != first, for_ports, "{kind:?}");
+        assert_ne!(nat.outbound(now, addr(INSIDE), elsewhere), first, "{kind:?}");
+        assert_ne!(nat.outbound(now, addr("192.168.1.2:40001"), one), first, "{kind:?}");
     }
 }
 

@@ -1,0 +1,149 @@
+//! What comes in: whose a datagram is, and what follows from it. Whatever is not authentic is counted and dropped.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use super::super::peer::{State, Word};
+use super::super::probe;
+use super::super::registration;
+use super::super::relay;
+use super::super::relay_client::Answer as Registration;
+use super::super::reset;
+use super::super::role::Role;
+use super::super::route::{Route, SocketId};
+use super::super::stun::{Answer, StunClient};
+use super::super::too_big;
+use super::super::tunnel::{self, Addressee};
+use super::Node;
+
+impl Node {
+    /// Takes a datagram that came to `socket`.
+    pub fn handle_datagram(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) {
+        if StunClient::is_stun(datagram) {
+            self.handle_stun(now, socket, from, datagram);
+        } else if relay::is_frame(datagram) {
+            self.handle_frame(now, from, datagram);
+        } else if registration::is_registration(datagram) {
+            self.handle_registration(now, from, datagram);
+        } else {
+            self.handle_sealed(now, Route::Direct { socket, addr: from }, None, datagram);
+        }
+    }
+
+    /// Takes an inner packet from the TUN device. What cannot be delivered is answered with a TCP reset, or dropped.
+    pub fn handle_inner(&mut self, now: Instant, packet: &[u8]) {
+        let role = reset::destination(packet).and_then(|to| self.config.overlay.role_at(to));
+        let Some(role) = role else { return self.drop_one("inner packet for nobody") };
+        if let Some(peer) = self.peers.get_mut(&role) {
+            if packet.len() > usize::from(peer.mtu()) {
+                return match too_big::answer(packet, peer.mtu()) {
+                    Some(answer) => self.out.inner.push_back(answer),
+                    None => self.drop_one("inner packet that is too long for the path"),
+                };
+            }
+            if peer.send(now, packet, &mut self.out) {
+                return self.connections.note(packet);
+            }
+            if peer.state == State::Up {
+                return self.drop_one("inner packet while its path is repaired");
+            }
+        }
+        if self.want(now, role, packet) {
+            return;
+        }
+        match reset::answer(packet) {
+            Some(reset) => self.out.inner.push_back(reset),
+            None => self.drop_one("inner packet for nobody"),
+        }
+    }
+
+    /// A probe or a WireGuard message, over whichever route. `from`: who made it, as a relay says.
+    pub(super) fn handle_sealed(&mut self, now: Instant, route: Route, from: Option<Role>, datagram: &[u8]) {
+        if probe::is_probe(datagram) {
+            self.handle_probe(now, route, from, datagram);
+        } else if tunnel::is_wireguard(datagram) {
+            self.handle_wireguard(now, route, from, datagram);
+        } else {
+            self.drop_one("unknown datagram");
+        }
+    }
+
+    fn handle_stun(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) {
+        match self.stun.handle_response(now, socket, from, datagram) {
+            Answer::Foreign => self.drop_one("STUN that we did not ask for"),
+            Answer::Same => {}
+            Answer::Moved if self.settled => self.renewal.handle_moved(now),
+            Answer::Moved => {}
+        }
+        self.handle_timeout(now);
+    }
+
+    fn handle_registration(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let answer = match self.relays.iter_mut().find(|relay| relay.server() == from) {
+            Some(relay) => relay.handle_answer(now, datagram),
+            None => Registration::Foreign,
+        };
+        match answer {
+            Registration::Foreign => return self.drop_one("registration that we did not ask for"),
+            Registration::Registered(observed) => self.handle_observed(now, observed),
+            Registration::Challenged => {}
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Somebody sees us at another address than we have announced: STUN will tell whether we have moved.
+    fn handle_observed(&mut self, now: Instant, observed: SocketAddr) {
+        let known = self.reflexive.contains(&observed) || self.config.hosts.contains(&observed);
+        if self.settled && !known && !self.own.nat.is_dependent() && !observed.ip().is_unspecified() {
+            self.stun.hasten(now);
+        }
+    }
+
+    fn handle_probe(&mut self, now: Instant, route: Route, from: Option<Role>, datagram: &[u8]) {
+        let own = self.config.role;
+        let parties = probe::parties(datagram).filter(|(by, to)| *to == own && from.is_none_or(|from| from == *by));
+        let Some((peer, mut around)) = parties.and_then(|(role, _)| self.peer(role)) else {
+            return self.drop_one("probe of nobody we know");
+        };
+        let role = peer.role();
+        match peer.handle_probe(now, route, datagram, &mut around) {
+            None => return self.drop_one("probe that is not authentic"),
+            Some(Word::Pong { observed, .. }) => self.handle_observed(now, observed),
+            Some(Word::Introduce(wanted)) => self.introduce(now, role, wanted),
+            Some(Word::Card { announcement, born }) => self.handle_card(now, role, *announcement, born),
+            Some(Word::Plain | Word::Call(_) | Word::Farewell(_)) => {}
+        }
+        self.handle_timeout(now);
+    }
+
+    fn handle_wireguard(&mut self, now: Instant, route: Route, from: Option<Role>, datagram: &[u8]) {
+        let addressee = tunnel::addressee(datagram, &self.config.secret.to_static(), &self.public);
+        let found = self.peers.values_mut().find(|peer| match addressee {
+            Some(Addressee::Session(index)) => peer.index() == index,
+            Some(Addressee::Key(key)) => peer.announcement.public_key == key,
+            None => false,
+        });
+        let Some(peer) = found.filter(|peer| from.is_none_or(|from| from == peer.role())) else {
+            return self.drop_one("WireGuard message of nobody we know");
+        };
+        let before = self.out.inner.len();
+        let useful = peer.handle_wireguard(now, route, datagram, &mut self.out);
+        let overlay = peer.overlay;
+        if !useful {
+            self.drop_one("WireGuard message that is not authentic");
+        }
+        self.keep_own_addresses(before, overlay);
+    }
+
+    /// Cryptokey routing (WireGuard paper section 2): a peer may send from its own overlay address, and to ours, alone.
+    fn keep_own_addresses(&mut self, before: usize, peer: Ipv4Addr) {
+        let own = self.config.overlay.address(self.config.role);
+        let routed = |packet: &Vec<u8>| reset::source(packet) == Some(peer) && reset::destination(packet) == own;
+        if self.out.inner.iter().skip(before).any(|packet| !routed(packet)) {
+            let fresh = self.out.inner.split_off(before);
+            let (kept, dropped): (Vec<_>, Vec<_>) = fresh.into_iter().partition(routed);
+            self.out.inner.extend(kept);
+            dropped.iter().for_each(|_| self.drop_one("inner packet with addresses that are not its peer's"));
+        }
+    }
+}

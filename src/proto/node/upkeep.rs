@@ -1,0 +1,158 @@
+//! What must not go on as it is: peers that have come due, paths that are lost, a mapping that has moved, a primary out of reach.
+
+use std::time::{Duration, Instant};
+
+use super::super::crossing::Crossing;
+use super::super::hops;
+use super::super::output::Around;
+use super::super::peer::{Peer, State};
+use super::super::renewal;
+use super::super::role::Role;
+use super::super::route::SocketId;
+use super::super::stun::StunClient;
+use super::super::transmit::{Event, Transmit};
+use super::{Node, TICK};
+
+/// How many NATs are probed at once for an open port: 2,000 datagrams a second.
+const MOST_PROBED: usize = 8;
+
+/// How long a peer may take to be reached before we announce that we have opened towards it.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(1500);
+
+/// From one announcement to the next, but for those that tell of another address.
+const APART: Duration = Duration::from_secs(2);
+
+/// How long the primary may be out of reach before other aux are looked for.
+const STRANDED_AFTER: Duration = Duration::from_secs(5);
+
+/// How often a socket is changed for a direct path while a relay carries the data.
+const MOST_TRIES_WHILE_RELAYED: usize = 3;
+
+impl Node {
+    /// Questions to STUN servers and relays that have come due.
+    pub(super) fn ask(&mut self, now: Instant) {
+        while let Some((socket, to, bytes)) = self.stun.poll_transmit(now) {
+            self.out.transmits.push_back(Transmit { socket, to, ttl: None, bytes });
+        }
+        for relay in &mut self.relays {
+            if let Some(bytes) = relay.poll_transmit(now, &mut self.rng) {
+                let (socket, to) = (SocketId::MAIN, relay.server());
+                self.out.transmits.push_back(Transmit { socket, to, ttl: None, bytes });
+            }
+        }
+    }
+
+    pub(super) fn drive_peers(&mut self, now: Instant) {
+        if self.next_tick <= now {
+            self.next_tick = now + TICK;
+            self.peers.values_mut().for_each(|peer| peer.tick(&mut self.out));
+        }
+        let Self { peers, own, rng, out, .. } = self;
+        let mut probed = 0;
+        for peer in peers.values_mut() {
+            let may_probe = probed < MOST_PROBED;
+            probed += usize::from(peer.is_probing());
+            peer.handle_timeout(now, may_probe, &mut Around { own, rng, out });
+        }
+        let absent = |peer: &Peer| matches!(peer.state, State::Gone | State::Left);
+        let lost = self.peers.iter().filter(|(_, peer)| absent(peer)).map(|(role, _)| *role).collect();
+        let before = std::mem::replace(&mut self.lost, lost);
+        let fresh: Vec<_> = self.lost.difference(&before).copied().collect();
+        fresh.into_iter().for_each(|role| self.reset_connections(role));
+    }
+
+    /// Looks after paths and announcements.
+    pub(super) fn watch(&mut self, now: Instant) {
+        if self.peers.values().any(Peer::is_doubtful) {
+            self.stun.hasten(now);
+            self.relays.iter_mut().for_each(|relay| relay.hasten(now));
+        }
+        if !self.settled || self.closing {
+            return;
+        }
+        self.watch_primary(now);
+        if self.renewal.take(now) {
+            return self.rebind(now);
+        }
+        if self.acknowledge_at().is_some_and(|at| at <= now) {
+            self.publish(now);
+        }
+    }
+
+    /// When [`Self::watch`] has something to do that no peer has.
+    pub(super) fn watch_timeout(&self) -> Option<Instant> {
+        if !self.settled || self.closing {
+            return None;
+        }
+        let stranding = self.primary().filter(|_| !self.stranded).and_then(|primary| self.stranded_at(primary));
+        [self.renewal.poll_timeout(), self.acknowledge_at(), stranding].into_iter().flatten().min()
+    }
+
+    pub(super) fn fresh_stun(&mut self, now: Instant) -> StunClient {
+        let local = self.config.hosts.first().map_or(0, std::net::SocketAddr::port);
+        StunClient::new(now, &self.config.stun, local, &mut self.rng)
+    }
+
+    pub(super) fn reset_connections(&mut self, role: Role) {
+        let resets = self.config.overlay.address(role).map(|peer| self.connections.reset_all(peer));
+        self.out.inner.extend(resets.into_iter().flatten());
+    }
+
+    fn primary(&self) -> Option<&Peer> {
+        self.peers.get(&Role::Primary).filter(|peer| peer.state != State::Left)
+    }
+
+    fn watch_primary(&mut self, now: Instant) {
+        let Some(primary) = self.primary() else { return self.renewal.handle_found() };
+        let most = primary.route().filter(|route| !route.is_direct()).map(|_| MOST_TRIES_WHILE_RELAYED);
+        let stranded = self.stranded_at(primary).is_some_and(|at| at <= now);
+        if primary.has_lost_direct() {
+            self.renewal.handle_lost(now, Duration::ZERO, most);
+        } else if primary.lacks_direct(&self.own) {
+            self.renewal.handle_lost(now, renewal::PATIENCE, most);
+        } else {
+            self.renewal.handle_found();
+        }
+        if stranded && !std::mem::replace(&mut self.stranded, stranded) {
+            self.out.events.push_back(Event::Stranded);
+        }
+        self.stranded = stranded;
+    }
+
+    /// When the primary counts as out of reach, while nothing leads there. At once where nothing direct ever will.
+    fn stranded_at(&self, primary: &Peer) -> Option<Instant> {
+        if primary.route().is_some() && primary.state != State::Gone {
+            return None;
+        }
+        let hopeless = matches!(primary.crossing(&self.own), Crossing::Relay(_));
+        let patience = if hopeless { Duration::ZERO } else { STRANDED_AFTER };
+        Some(primary.announced_at() + patience)
+    }
+
+    /// When an announcement is due that says whom we have opened towards: for peers that cannot be reached before they know.
+    fn acknowledge_at(&self) -> Option<Instant> {
+        let unknown = |peer: &&Peer| peer.route().is_none() && peer.state != State::Left && !self.is_acked(peer.role());
+        let at = |peer: &Peer| {
+            let dependent = self.own.nat.is_dependent() || peer.announcement.nat.is_dependent();
+            peer.announced_at() + if dependent { Duration::ZERO } else { ACKNOWLEDGE_AFTER }
+        };
+        let earliest = self.published_at.map(|at| at + APART);
+        self.peers.values().filter(unknown).map(at).min().map(|at| at.max(earliest.unwrap_or(at)))
+    }
+
+    /// Nobody has let the fresh socket in: all paths begin anew, and so does STUN.
+    fn rebind(&mut self, now: Instant) {
+        tracing::info!("the paths begin anew from a fresh socket");
+        (self.rebinding, self.settled) = (true, false);
+        // Acknowledgements on their way are of the old addresses.
+        self.own.epoch += 1;
+        self.own.candidates.clear();
+        self.own.opening_ttl = self.measured_ttl.unwrap_or_else(|| hops::ladder(self.renewal.tries()));
+        let Self { peers, own, rng, out, .. } = self;
+        for peer in peers.values_mut() {
+            peer.reopen(now, &mut Around { own, rng, out });
+        }
+        self.out.transmits.clear();
+        self.out.events.push_back(Event::Rebind);
+    }
+}
