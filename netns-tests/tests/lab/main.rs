@@ -2,7 +2,13 @@
 
 mod clash;
 mod common;
+mod filtering;
+mod hairpin;
 mod lifetime;
+mod mapping;
 mod nat;
+mod pair;
 mod path;
+mod rebinding;
+mod site;
 mod stun;
