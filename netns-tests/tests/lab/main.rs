@@ -2,13 +2,16 @@
 
 mod clash;
 mod common;
+mod egress;
 mod filtering;
 mod hairpin;
 mod lifetime;
 mod mapping;
+mod matrix;
 mod nat;
 mod pair;
 mod path;
+mod punch;
 mod rebinding;
 mod site;
 mod stun;
