@@ -9,6 +9,7 @@ mod hairpin;
 mod lifetime;
 mod mapping;
 mod matrix;
+mod mtu;
 mod nat;
 mod pair;
 mod path;
