@@ -6,6 +6,7 @@ mod common;
 mod egress;
 mod filtering;
 mod hairpin;
+mod ipv6;
 mod lifetime;
 mod mapping;
 mod matrix;
