@@ -3,19 +3,28 @@
 //!
 //! ```text
 //! runner --- NAT ~~~ edge --- core --- edge ~~~ NAT --- runner
-//! 192.168.i  198.18.i          |                        ~~~ the wire with delay and loss
-//!                              +--- stun, servers (198.19.j)
+//! 192.168.i  198.18.i          |                 | \-- runner      ~~~ the wire with delay and loss
+//!                              |                 ~
+//! stun, servers (198.19.j) ----+              carrier --- NAT --- runner
+//!                                              198.18.k  100.64.k
 //! ```
 //!
-//! Every runner has an edge router of its own, so there are three router hops between two NATs, and two between a NAT and a server.
-//! A packet sent with TTL 4 leaves its own NAT and dies before the other one, which is what an opening packet is for.
+//! Every site, which is a NAT with one runner or several, has an edge router of its own, so there are three router hops between two NATs, and two
+//! between a NAT and a server. A packet sent with TTL 4 leaves its own NAT, also where a carrier's NAT follows, and dies before the other
+//! one, which is what an opening packet is for. Between plain NATs 2, 3 and 4 do that, from behind a carrier 3, 4 and 5.
 //! Needs root, and the commands `ip`, `nft`, `tc`, `conntrack` and, for [`Lab::stun_servers`], `turnserver`.
 
+mod access;
+mod builder;
 mod command;
+mod edge;
 mod nat;
 mod netns;
 mod plan;
+mod router;
 mod runner;
+mod server;
+mod site;
 mod stun;
 mod wait;
 mod wire;
@@ -26,14 +35,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
+pub use access::Access;
 pub use nat::Nat;
 pub use netns::{Netns, sweep};
-pub use runner::{Runner, Server};
+pub use runner::Runner;
+pub use server::Server;
+pub use site::Site;
 pub use stun::{Reply, binding, mapped_addr};
 pub use wait::wait_until;
 pub use wire::Link;
 
-use plan::{RunnerPlan, ServerPlan};
+use builder::Builder;
+use plan::{ServerPlan, SitePlan};
 use stun::StunServer;
 use wire::Wire;
 
@@ -53,7 +66,7 @@ pub struct Lab {
 struct State {
     namespaces: Vec<Netns>,
     wires: Vec<Arc<Wire>>,
-    runners: usize,
+    sites: usize,
     servers: usize,
 }
 
@@ -89,9 +102,41 @@ impl Lab {
     /// # Errors
     /// If the name is taken, the lab has 256 runners, or a command fails.
     pub fn runner(&self, name: &str, nat: Nat, link: Link) -> Result<Runner> {
-        netns::check_name(name)?;
-        let plan = self.next_runner()?;
-        self.build_runner(name, nat, link, plan).with_context(|| format!("add runner {name} behind {nat:?}"))
+        self.runner_with(name, Access::behind(nat).link(link))
+    }
+
+    /// Adds a runner behind two NATs, its own and a carrier's. A packet has one hop more to go until it is in the internet.
+    ///
+    /// # Errors
+    /// As [`Lab::runner`].
+    pub fn runner_behind_carrier(&self, name: &str, home: Nat, carrier: Nat, link: Link) -> Result<Runner> {
+        self.runner_with(name, Access::behind(home).carrier(carrier).link(link))
+    }
+
+    /// Adds a runner that is alone at its site.
+    ///
+    /// # Errors
+    /// As [`Lab::runner`], and if no site can be like that.
+    pub fn runner_with(&self, name: &str, access: Access) -> Result<Runner> {
+        let builder = self.builder(name, access)?;
+        let built = if access.nat == Nat::None { builder.public_host() } else { builder.site()?.runner(name) };
+        built.with_context(|| format!("add runner {name} behind {:?}", access.nat))
+    }
+
+    /// Adds a NAT and a LAN, yet without runners.
+    ///
+    /// # Errors
+    /// As [`Lab::runner`], and for [`Nat::None`].
+    pub fn site(&self, name: &str, nat: Nat, link: Link) -> Result<Site<'_>> {
+        self.site_with(name, Access::behind(nat).link(link))
+    }
+
+    /// As [`Lab::site`], with all that an [`Access`] can say.
+    ///
+    /// # Errors
+    /// As there, and if no site can be like that.
+    pub fn site_with(&self, name: &str, access: Access) -> Result<Site<'_>> {
+        self.builder(name, access)?.site().with_context(|| format!("add site {name} behind {:?}", access.nat))
     }
 
     /// Adds a host with a public address, no NAT and an unshaped link.
@@ -101,7 +146,8 @@ impl Lab {
     pub fn server(&self, name: &str) -> Result<Server> {
         netns::check_name(name)?;
         let plan = self.next_server()?;
-        self.build_server(name, plan).with_context(|| format!("add server {name}"))
+        let connected = self.make_netns(name).and_then(|netns| Server::connect(netns, &self.core, plan));
+        connected.with_context(|| format!("add server {name}"))
     }
 
     /// Two addresses of one STUN server (coturn, RFC 8489, with the second port 3479 of RFC 5780 on each), started at the first call.
@@ -114,47 +160,6 @@ impl Lab {
             *running = Some(StunServer::start(&self.server("stun")?, &self.core)?);
         }
         running.as_ref().map(StunServer::addrs).context("no STUN server")
-    }
-
-    fn build_runner(&self, name: &str, nat: Nat, link: Link, plan: RunnerPlan) -> Result<Runner> {
-        let edge = self.make_edge(name, plan)?;
-        let host = self.make_netns(name)?;
-        let router = if nat == Nat::None { None } else { Some(self.make_router(&format!("{name}-nat"))?) };
-        let outside = router.as_ref().unwrap_or(&host);
-        let wire = Arc::new(Wire::connect((outside, "wan"), (&edge, "downlink"), self.netem, link)?);
-        self.state().wires.push(Arc::clone(&wire));
-        edge.ip(&format!("addr add {}/24 dev downlink\nlink set downlink up\n", plan.public_gateway()))?;
-        let (addr, gateway) = (plan.public_addr(), plan.public_gateway());
-        outside.ip(&format!("addr add {addr}/24 dev wan\nlink set wan up\nroute add default via {gateway}\n"))?;
-        Runner::build(name, nat, plan, host, router, edge, wire)
-    }
-
-    fn make_edge(&self, name: &str, plan: RunnerPlan) -> Result<Netns> {
-        let edge = self.make_router(&format!("{name}-edge"))?;
-        let (here, there) = (plan.edge_addr(), plan.core_addr());
-        let dev = plan.core_dev();
-        edge.ip(&format!(
-            "link add uplink type veth peer name {dev} netns {}\naddr add {here}/30 dev uplink\nlink set uplink up\nroute add default via {there}\n",
-            self.core.name()
-        ))?;
-        let prefix = plan.public_prefix();
-        self.core.ip(&format!(
-            "addr add {there}/30 dev {dev}\nlink set {dev} up\nroute add {}/{} via {here}\n",
-            prefix.0, prefix.1
-        ))?;
-        Ok(edge)
-    }
-
-    fn build_server(&self, name: &str, plan: ServerPlan) -> Result<Server> {
-        let netns = self.make_netns(name)?;
-        let ([first, second], gateway, dev) = (plan.addrs(), plan.gateway(), plan.core_dev());
-        netns.ip(&format!(
-            "link add eth0 type veth peer name {dev} netns {}\naddr add {first}/24 dev eth0\naddr add {second}/24 dev eth0\nlink set eth0 up\n",
-            self.core.name()
-        ))?;
-        self.core.ip(&format!("addr add {gateway}/24 dev {dev}\nlink set {dev} up\n"))?;
-        netns.ip(&format!("route add default via {gateway}\n"))?;
-        Ok(Server::new(netns, plan.addrs()))
     }
 
     fn make_netns(&self, what: &str) -> Result<Netns> {
@@ -170,10 +175,16 @@ impl Lab {
         Ok(netns)
     }
 
-    fn next_runner(&self) -> Result<RunnerPlan> {
+    fn builder<'name>(&self, name: &'name str, access: Access) -> Result<Builder<'_, 'name>> {
+        netns::check_name(name)?;
+        access.check().with_context(|| format!("cannot add {name}"))?;
+        Ok(Builder { lab: self, name, access, plan: self.next_site()? })
+    }
+
+    fn next_site(&self) -> Result<SitePlan> {
         let mut state = self.state();
-        let plan = RunnerPlan::new(state.runners)?;
-        state.runners += 1;
+        let plan = SitePlan::new(state.sites)?;
+        state.sites += 1;
         Ok(plan)
     }
 

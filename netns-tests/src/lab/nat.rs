@@ -1,10 +1,13 @@
-//! The kinds of NAT and the nftables rules that make them. Not here: on which router they are loaded ([`super::runner`]).
+//! The kinds of NAT, and what each is able to do. Not here: the rules that make them ([`rules`]), and the routers with them
+//! ([`super::router`]).
 //!
-//! Words of RFC 4787: EIM, endpoint-independent mapping: one inside port has one outside port, whoever is spoken to.
-//! APDF, address- and port-dependent filtering: only an address and port that was spoken to may answer.
-//! In each recipe the inside is `lan`, the outside `wan`.
+//! Words of RFC 4787. Mapping, which outside port an inside port gets: EIM, endpoint-independent: the same, whoever is spoken to; ADM,
+//! address-dependent: another one for each address; APDM, address- and port-dependent. Filtering, who may answer: EIF: everybody; ADF:
+//! every port of an address that was spoken to; APDF: only an address and port that was spoken to.
 
-use std::net::Ipv4Addr;
+pub(super) mod rules;
+
+use anyhow::{Result, bail, ensure};
 
 /// How a runner is connected to the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,11 +19,92 @@ pub enum Nat {
     Masq,
     /// What GitHub's runners on Azure have shown: EIM, does not keep the port, APDF. Clashes like [`Nat::Masq`].
     Azure,
+    /// A full cone: EIM, keeps the port, EIF.
+    EimEif,
+    /// A restricted cone: EIM, keeps the port, ADF, and what comes too early leaves no trace.
+    EimAdf,
     /// A good home router: EIM, keeps the port, APDF, and what comes too early leaves no trace.
     EimApdf,
+    /// What Azure's load balancer is documented to do: ADM, with a block of ports for each address, APDF. Clashes like [`Nat::Masq`].
+    AzureAdm,
+    /// Linux `masquerade random`: APDM, APDF. Clashes like [`Nat::Masq`].
+    MasqRand,
+    /// Linux `masquerade fully-random`: as [`Nat::MasqRand`], and every port is drawn anew.
+    MasqFrand,
+    /// Lets TCP and ICMP out as [`Nat::Masq`] does, and no UDP.
+    Block,
+    /// Two public addresses: as [`Nat::Azure`] on each, and which of them a flow leaves by depends on the address and the port it goes to.
+    TwoEgress,
 }
 
-/// A block of outside ports for [`Nat::Azure`]. Rebinding changes to the other one.
+impl Nat {
+    /// The kinds of the matrix in which every pair has one known outcome.
+    pub const MATRIX: [Self; 9] = [
+        Self::Masq,
+        Self::Azure,
+        Self::EimEif,
+        Self::EimAdf,
+        Self::EimApdf,
+        Self::AzureAdm,
+        Self::MasqRand,
+        Self::MasqFrand,
+        Self::Block,
+    ];
+
+    /// Its name in tables, such as `eim_apdf`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Masq => "masq",
+            Self::Azure => "azure",
+            Self::EimEif => "eim_eif",
+            Self::EimAdf => "eim_adf",
+            Self::EimApdf => "eim_apdf",
+            Self::AzureAdm => "azure_adm",
+            Self::MasqRand => "masq_rand",
+            Self::MasqFrand => "masq_frand",
+            Self::Block => "block",
+            Self::TwoEgress => "two_egress",
+        }
+    }
+
+    /// Whether one inside port has one outside port and one outside address, whoever is spoken to.
+    pub const fn is_endpoint_independent(self) -> bool {
+        matches!(self, Self::Masq | Self::Azure) || self.keeps_a_table()
+    }
+
+    /// Whether the outside port is the inside one, if that is free.
+    pub const fn keeps_the_port(self) -> bool {
+        matches!(self, Self::Masq) || self.keeps_a_table()
+    }
+
+    /// Whether its mappings live in a table of their own, not in conntrack. Then a stranger's packet finds the host behind it, or is dropped
+    /// before conntrack keeps it, so that it never binds a port.
+    pub const fn keeps_a_table(self) -> bool {
+        matches!(self, Self::EimEif | Self::EimAdf | Self::EimApdf)
+    }
+
+    /// Fails with the reason if no rules can move its mappings.
+    pub(super) fn check_rebinding(self) -> Result<()> {
+        match self {
+            Self::None => bail!("there is no NAT"),
+            Self::Masq => bail!("Nat::Masq keeps the port, so that nothing would move"),
+            Self::Block => bail!("Nat::Block maps no UDP"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails with the reason if hosts behind it cannot reach each other by their outside ports.
+    pub(super) fn check_hairpin(self) -> Result<()> {
+        ensure!(
+            self.is_endpoint_independent(),
+            "{self:?} cannot hairpin: a host has no outside port that holds for others"
+        );
+        Ok(())
+    }
+}
+
+/// Which ports a NAT hands out. Rebinding changes to the other ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Ports {
     #[default]
@@ -35,84 +119,4 @@ impl Ports {
             Self::Second => Self::First,
         }
     }
-
-    const fn range(self) -> &'static str {
-        match self {
-            Self::First => "1024-1999",
-            Self::Second => "3000-3999",
-        }
-    }
-}
-
-impl Nat {
-    /// The whole ruleset of the NAT's namespace; it replaces what was loaded before in one step.
-    pub(super) fn ruleset(self, public: Ipv4Addr, ports: Ports) -> String {
-        let rules = match self {
-            Self::None => String::new(),
-            Self::Masq => masq(),
-            Self::Azure => azure(public, ports),
-            Self::EimApdf => eim_apdf(public),
-        };
-        format!("flush ruleset\n{rules}")
-    }
-}
-
-/// The empty chain is needed: without it replies would not be translated back on older kernels.
-fn masq() -> String {
-    "table ip nat {
-  chain pre { type nat hook prerouting priority dstnat; }
-  chain post {
-    type nat hook postrouting priority srcnat;
-    oifname \"wan\" masquerade
-  }
-}
-"
-    .to_owned()
-}
-
-/// No `random`: conntrack then uses a source's mapping again for its next destination, which is what makes it EIM.
-fn azure(public: Ipv4Addr, ports: Ports) -> String {
-    format!(
-        "table ip nat {{
-  chain pre {{ type nat hook prerouting priority dstnat; }}
-  chain post {{
-    type nat hook postrouting priority srcnat;
-    oifname \"wan\" meta l4proto udp snat to {public}:{}
-    oifname \"wan\" masquerade
-  }}
-}}
-",
-        ports.range()
-    )
-}
-
-/// Mappings live in a map of their own, not in conntrack, so a stranger's packet is translated, then dropped before conntrack keeps it.
-fn eim_apdf(public: Ipv4Addr) -> String {
-    format!(
-        "table ip nat {{
-  map fullcone {{
-    type inet_service : ipv4_addr . inet_service
-    flags dynamic,timeout
-    timeout 300s
-    size 65536
-  }}
-  chain pre {{
-    type nat hook prerouting priority dstnat;
-    iifname \"wan\" meta l4proto udp dnat to udp dport map @fullcone
-  }}
-  chain post {{
-    type nat hook postrouting priority srcnat;
-    oifname \"wan\" meta l4proto udp update @fullcone {{ udp sport timeout 300s : ip saddr . udp sport }}
-    oifname \"wan\" snat to {public}
-  }}
-}}
-table ip flt {{
-  chain forward {{
-    type filter hook forward priority 0; policy accept;
-    iifname \"wan\" ct state established,related accept
-    iifname \"wan\" drop
-  }}
-}}
-"
-    )
 }

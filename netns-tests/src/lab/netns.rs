@@ -80,6 +80,10 @@ impl Netns {
             .with_context(|| format!("set net/{key} to {value} in namespace {}", self.name))
     }
 
+    fn has_sysctl(&self, folder: &str) -> Result<bool> {
+        self.enter(|| PathBuf::from("/proc/sys/net").join(folder).exists())
+    }
+
     /// The text of a file below `/proc/net`, such as `snmp`, as seen inside.
     ///
     /// # Errors
@@ -105,16 +109,31 @@ impl Netns {
         run("ip", &["netns", "add", self.name()], "")?;
         for scope in ["all", "default"] {
             self.sysctl(&format!("ipv6/conf/{scope}/disable_ipv6"), "1")?;
+            self.sysctl(&format!("ipv6/conf/{scope}/accept_dad"), "0")?;
             self.sysctl(&format!("ipv4/conf/{scope}/rp_filter"), "0")?;
         }
         self.ip("link set lo up\n")
     }
 
-    /// Forwards, and answers every packet whose TTL ran out: with a ratemask of 0 no ICMP type is limited.
+    /// Forwards, and answers every packet whose TTL ran out: with a ratemask of 0 no ICMP type is limited. What it sends back to where it came
+    /// from, as in a hairpin, goes without a redirect. What a bridge forwards passes no rules for IP.
     pub(super) fn make_router(&self) -> Result<()> {
-        self.sysctl("ipv4/ip_forward", "1")?;
-        self.sysctl("ipv4/icmp_ratelimit", "0")?;
-        self.sysctl("ipv4/icmp_ratemask", "0")
+        for scope in ["all", "default"] {
+            self.sysctl(&format!("ipv4/conf/{scope}/send_redirects"), "0")?;
+            self.sysctl(&format!("ipv6/conf/{scope}/forwarding"), "1")?;
+        }
+        for key in ["ipv4/icmp_ratelimit", "ipv4/icmp_ratemask", "ipv6/icmp/ratelimit"] {
+            self.sysctl(key, "0")?;
+        }
+        if self.has_sysctl("bridge")? {
+            self.sysctl("bridge/bridge-nf-call-iptables", "0")?;
+        }
+        self.sysctl("ipv4/ip_forward", "1")
+    }
+
+    /// For the devices that are there, and those that will be. Nobody looks for duplicates of addresses first, which takes a second.
+    pub(super) fn enable_ipv6(&self) -> Result<()> {
+        ["default", "all"].iter().try_for_each(|scope| self.sysctl(&format!("ipv6/conf/{scope}/disable_ipv6"), "0"))
     }
 
     /// Ends every process inside, then removes the name. One that is gone already is no error: another lab may be sweeping too.

@@ -1,23 +1,30 @@
 //! Which address every interface of the lab has. Not here: who configures them ([`super::Lab`]).
 //!
 //! Public addresses come from 198.18.0.0/15 (RFC 2544, benchmarks): no host has a route to it, and no code takes it for private.
+//! IPv6 has 2001:db8::/32 (RFC 3849, documentation), of which each site has a /48.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 
-/// The addresses of the runner with this index.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RunnerPlan(u8);
+/// Runners on one LAN. [`super::nat`] gives each a block of ports.
+pub(super) const HOSTS: u8 = 8;
 
-impl RunnerPlan {
+/// The third group of an IPv6 address of a server, where a site has its index.
+const SERVERS: u16 = 0xffff;
+
+/// The addresses of the site with this index.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SitePlan(u8);
+
+impl SitePlan {
     pub(super) fn new(index: usize) -> Result<Self> {
-        ensure!(index < 256, "the lab is full at 256 runners");
+        ensure!(index < 256, "the lab is full at 256 runners, or sites of several");
         Ok(Self(index as u8))
     }
 
-    pub(super) const fn lan_addr(self) -> Ipv4Addr {
-        Ipv4Addr::new(192, 168, self.0, 2)
+    pub(super) const fn lan_addr(self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, self.0, 2 + host)
     }
 
     pub(super) const fn lan_gateway(self) -> Ipv4Addr {
@@ -32,8 +39,19 @@ impl RunnerPlan {
         Ipv4Addr::new(198, 18, self.0, 1)
     }
 
-    pub(super) const fn public_addr(self) -> Ipv4Addr {
-        Ipv4Addr::new(198, 18, self.0, 2)
+    /// The second one is used by NATs with two.
+    pub(super) const fn public_addrs(self) -> [Ipv4Addr; 2] {
+        [Ipv4Addr::new(198, 18, self.0, 2), Ipv4Addr::new(198, 18, self.0, 3)]
+    }
+
+    /// The carrier's end of the network between it and a home NAT (RFC 6598).
+    pub(super) const fn carrier_gateway(self) -> Ipv4Addr {
+        Ipv4Addr::new(100, 64, self.0, 1)
+    }
+
+    /// What a home NAT has outside where a carrier's NAT follows.
+    pub(super) const fn carrier_addr(self) -> Ipv4Addr {
+        Ipv4Addr::new(100, 64, self.0, 2)
     }
 
     /// The core's end of the /30 between core and edge.
@@ -48,6 +66,28 @@ impl RunnerPlan {
     pub(super) fn core_dev(self) -> String {
         format!("edge{}", self.0)
     }
+
+    pub(super) const fn prefix6(self) -> (Ipv6Addr, u8) {
+        (v6(self.0 as u16, 0, 0), 48)
+    }
+
+    /// An address in one of the site's /64.
+    pub(super) const fn addr6(self, net: Net6, host: u8) -> Ipv6Addr {
+        v6(self.0 as u16, net as u16, host as u16)
+    }
+}
+
+/// The networks of a site that have IPv6. In each, 1 is nearer to the core, and 2 and what follows farther.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Net6 {
+    /// Between the core and the edge router.
+    Uplink = 1,
+    /// Between the edge router and what is outermost at the site.
+    Public,
+    /// Between a carrier's router and a home router.
+    Carrier,
+    /// Between a router and its hosts.
+    Lan,
 }
 
 /// The addresses of the server with this index.
@@ -69,7 +109,19 @@ impl ServerPlan {
         Ipv4Addr::new(198, 19, self.0, 1)
     }
 
+    pub(super) const fn addrs6(self) -> [Ipv6Addr; 2] {
+        [v6(SERVERS, self.0 as u16, 10), v6(SERVERS, self.0 as u16, 11)]
+    }
+
+    pub(super) const fn gateway6(self) -> Ipv6Addr {
+        v6(SERVERS, self.0 as u16, 1)
+    }
+
     pub(super) fn core_dev(self) -> String {
         format!("server{}", self.0)
     }
+}
+
+const fn v6(site: u16, net: u16, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, site, net, 0, 0, 0, host)
 }

@@ -1,57 +1,43 @@
-//! A runner behind its NAT, and a server without one: what a test does with them. Not here: how they are wired up ([`super::Lab`]).
+//! A runner at its site: what a test does with it. Not here: how it is wired up ([`super::site`]).
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Netns;
-use super::nat::{Nat, Ports};
-use super::plan::RunnerPlan;
-use super::wire::{Link, Wire};
+use super::nat::Nat;
+use super::plan::Net6;
+use super::router::Router;
+use super::site::Ground;
+use super::wire::Link;
 
-/// A host behind a NAT of its own. Cheap to clone; it stays until the [`super::Lab`] goes.
+/// A host at a site. Cheap to clone; it stays until the [`super::Lab`] goes. What it changes of its NAT or its link, it changes for
+/// all runners of its site.
 #[derive(Debug, Clone)]
 pub struct Runner {
     name: Arc<str>,
-    nat: Nat,
-    plan: RunnerPlan,
+    index: u8,
     host: Netns,
-    router: Option<Netns>,
-    edge: Netns,
-    wire: Arc<Wire>,
-    ports: Arc<Mutex<Ports>>,
+    ground: Arc<Ground>,
 }
 
 impl Runner {
-    pub(super) fn build(
-        name: &str,
-        nat: Nat,
-        plan: RunnerPlan,
-        host: Netns,
-        router: Option<Netns>,
-        edge: Netns,
-        wire: Arc<Wire>,
-    ) -> Result<Self> {
-        let runner = Self { name: name.into(), nat, plan, host, router, edge, wire, ports: Arc::default() };
-        if let Some(router) = &runner.router {
-            runner.connect_lan(router)?;
-            runner.load_nat(router, Ports::default())?;
-        }
-        Ok(runner)
+    pub(super) fn new(name: &str, index: u8, host: Netns, ground: Arc<Ground>) -> Self {
+        Self { name: name.into(), index, host, ground }
     }
 
-    /// Its name, as given to [`super::Lab::runner`].
+    /// Its name, as given to [`super::Lab::runner`] or [`super::Site::runner`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The kind of its NAT.
+    /// The kind of the NAT next to it.
     pub fn nat(&self) -> Nat {
-        self.nat
+        self.ground.access.nat
     }
 
     /// The namespace of the host itself.
@@ -82,17 +68,30 @@ impl Runner {
 
     /// The host's own address: private behind a NAT, else public.
     pub fn lan_addr(&self) -> Ipv4Addr {
-        if self.router.is_some() { self.plan.lan_addr() } else { self.plan.public_addr() }
+        let plan = self.ground.plan;
+        if self.ground.home.is_some() { plan.lan_addr(self.index) } else { plan.public_addrs()[0] }
     }
 
-    /// The address that the internet sees.
+    /// The address that the internet sees; of [`Nat::TwoEgress`] the first.
     pub fn public_addr(&self) -> Ipv4Addr {
-        self.plan.public_addr()
+        self.public_addrs()[0]
     }
 
-    /// The network of [`Runner::public_addr`], with the length of its prefix. Nobody else has addresses of it but the edge router.
+    /// The addresses that the internet sees: of [`Nat::TwoEgress`] both, else one.
+    pub fn public_addrs(&self) -> Vec<Ipv4Addr> {
+        let count = if self.ground.outermost() == Nat::TwoEgress { 2 } else { 1 };
+        self.ground.plan.public_addrs()[..count].to_vec()
+    }
+
+    /// The network of [`Runner::public_addrs`], with the length of its prefix. Nobody else has addresses of it but the edge router.
     pub fn public_prefix(&self) -> (Ipv4Addr, u8) {
-        self.plan.public_prefix()
+        self.ground.plan.public_prefix()
+    }
+
+    /// Its global address, if the site has IPv6 ([`super::Access::ipv6`]).
+    pub fn ipv6_addr(&self) -> Option<Ipv6Addr> {
+        let net = if self.ground.home.is_some() { Net6::Lan } else { Net6::Public };
+        self.ground.access.ipv6.then(|| self.ground.plan.addr6(net, 2 + self.index))
     }
 
     /// Changes delay and loss from the next packet on.
@@ -100,20 +99,23 @@ impl Runner {
     /// # Errors
     /// If the loss is not within 0 to 100 %.
     pub fn set_link(&self, link: Link) -> Result<()> {
-        self.wire.set_link(link)
+        self.ground.wire.set_link(link)
     }
 
-    /// Moves every mapping to another block of ports and forgets all flows, as a NAT does that was restarted.
+    /// Moves every mapping of the NAT next to it to other ports and forgets all flows, as a NAT does that was restarted.
     ///
     /// # Errors
-    /// If the NAT is not [`Nat::Azure`]: the others keep the port, so that nothing would move.
+    /// If there is no NAT, or it is [`Nat::Masq`], which keeps the port so that nothing would move, or [`Nat::Block`].
     pub fn rebind(&self) -> Result<()> {
-        ensure!(self.nat == Nat::Azure, "cannot rebind {}: only Nat::Azure hands out ports of its own", self.name);
-        let router = self.router()?;
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        *ports = ports.other();
-        self.load_nat(router, *ports)?;
-        router.run("conntrack", &["-F"], "").map(drop)
+        self.home()?.rebind().with_context(|| format!("cannot rebind {}", self.name))
+    }
+
+    /// As [`Runner::rebind`], of the carrier's NAT.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rebind_carrier(&self) -> Result<()> {
+        self.carrier()?.rebind().with_context(|| format!("cannot rebind the carrier of {}", self.name))
     }
 
     /// Drops all UDP at the edge router, both ways, or lets it pass again.
@@ -121,93 +123,50 @@ impl Runner {
     /// # Errors
     /// If nft fails.
     pub fn block_udp(&self, block: bool) -> Result<()> {
-        let rule =
-            "table ip block { chain forward { type filter hook forward priority 0; meta l4proto udp drop; }\n}\n";
-        self.edge.nft(&format!("flush ruleset\n{}", if block { rule } else { "" }))
+        self.ground.edge.block_udp(block)
     }
 
-    /// How long the NAT keeps a silent mapping: one that was never answered, and one that was. In whole seconds; Linux has 30 and 120.
+    /// From now on the edge router forwards no packet larger than this many bytes, IP header included, either way; 1500 is the end of that. It
+    /// fragments those that allow it and drops the others, of which it tells the sender by ICMP, or with `icmp` false it does not,
+    /// which makes a black hole. IPv6 packets of up to 1280 bytes always pass.
+    ///
+    /// # Errors
+    /// If it is not within 68 to 1500, or a command fails.
+    pub fn set_path_mtu(&self, bytes: u16, icmp: bool) -> Result<()> {
+        self.ground.edge.set_path_mtu(bytes, icmp)
+    }
+
+    /// How long its NATs keep a silent mapping: one that was never answered, and one that was. In whole seconds; Linux has 30 and 120, and a NAT
+    /// that [keeps a table](Nat::keeps_a_table) 300 in there. Such a table is emptied by this call, and fills with the next packets.
     ///
     /// # Errors
     /// If there is no NAT, or a time is under a second.
     pub fn set_udp_timeouts(&self, unreplied: Duration, replied: Duration) -> Result<()> {
-        ensure!(unreplied.as_secs() > 0 && replied.as_secs() > 0, "a NAT keeps a mapping for a second at least");
-        let router = self.router()?;
-        router.sysctl("netfilter/nf_conntrack_udp_timeout", &unreplied.as_secs().to_string())?;
-        router.sysctl("netfilter/nf_conntrack_udp_timeout_stream", &replied.as_secs().to_string())
+        let routers = [Some(self.home()?), self.ground.carrier.as_ref()];
+        routers.into_iter().flatten().try_for_each(|router| router.set_udp_timeouts(unreplied, replied))
     }
 
-    /// The UDP flows that the NAT knows, one to a line, as `conntrack -L` writes them.
+    /// The UDP flows that the NAT next to it knows, one to a line, as `conntrack -L` writes them.
     ///
     /// # Errors
     /// If there is no NAT, or `conntrack` is missing.
     pub fn nat_flows(&self) -> Result<String> {
-        self.router()?.run("conntrack", &["-L", "-p", "udp"], "")
+        self.home()?.flows()
     }
 
-    fn connect_lan(&self, router: &Netns) -> Result<()> {
-        let (addr, gateway) = (self.plan.lan_addr(), self.plan.lan_gateway());
-        router.ip(&format!(
-            "link add lan type veth peer name eth0 netns {}\naddr add {gateway}/24 dev lan\nlink set lan up\n",
-            self.host.name()
-        ))?;
-        self.host.ip(&format!("addr add {addr}/24 dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"))
-    }
-
-    fn load_nat(&self, router: &Netns, ports: Ports) -> Result<()> {
-        router.nft(&self.nat.ruleset(self.public_addr(), ports))
-    }
-
-    fn router(&self) -> Result<&Netns> {
-        self.router.as_ref().with_context(|| format!("runner {} has no NAT", self.name))
-    }
-}
-
-/// A host with public addresses, reachable by every runner.
-#[derive(Debug, Clone)]
-pub struct Server {
-    netns: Netns,
-    addrs: [Ipv4Addr; 2],
-}
-
-impl Server {
-    pub(super) fn new(netns: Netns, addrs: [Ipv4Addr; 2]) -> Self {
-        Self { netns, addrs }
-    }
-
-    /// Its namespace.
-    pub fn netns(&self) -> &Netns {
-        &self.netns
-    }
-
-    /// The address to reach it by.
-    pub fn addr(&self) -> Ipv4Addr {
-        self.addrs[0]
-    }
-
-    /// Both its addresses; the first is [`Server::addr`].
-    pub fn addrs(&self) -> [Ipv4Addr; 2] {
-        self.addrs
-    }
-
-    /// See [`Netns::command`].
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        self.netns.command(program)
-    }
-
-    /// See [`Netns::enter`].
+    /// As [`Runner::nat_flows`], of the NAT that is outermost: the carrier's if there is one.
     ///
     /// # Errors
     /// As there.
-    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        self.netns.enter(work)
+    pub fn outermost_flows(&self) -> Result<String> {
+        if self.ground.carrier.is_some() { self.carrier()?.flows() } else { self.nat_flows() }
     }
 
-    /// See [`Netns::udp_socket`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn udp_socket(&self, port: u16) -> Result<UdpSocket> {
-        self.netns.udp_socket(port)
+    fn home(&self) -> Result<&Router> {
+        self.ground.home.as_ref().with_context(|| format!("runner {} has no NAT", self.name))
+    }
+
+    fn carrier(&self) -> Result<&Router> {
+        self.ground.carrier.as_ref().with_context(|| format!("runner {} is behind no carrier", self.name))
     }
 }

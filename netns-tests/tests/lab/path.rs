@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use netns_tests::lab::{Link, Nat, Runner, wait_until};
 
 use crate::common::{
-    FULL_TTL, LOW_TTL, SOON, lab_with_server, mapped_socket, receive, receive_all, runner, send, server_socket, socket,
+    FULL_TTL, LOW_TTL, SOON, icmp_counter, lab_with_server, mapped_socket, receive, receive_all, runner, send,
+    server_socket, socket,
 };
 
 const PORT: u16 = 41_000;
@@ -46,7 +47,7 @@ fn a_router_tells_the_runner_of_every_packet_whose_ttl_ran_out() {
         send(&socket, (server.addr(), 7000).into(), "dies", 2);
     }
 
-    wait_until(SOON, "50 ICMP messages", || (times_exceeded(&runner) == 50).then_some(()))
+    wait_until(SOON, "50 ICMP messages", || (icmp_counter(runner.netns(), "InTimeExcds") == 50).then_some(()))
         .expect("no router limits its ICMP");
 }
 
@@ -155,15 +156,6 @@ fn lowest_ttl_that_arrives(from: &UdpSocket, to: SocketAddr, there: &UdpSocket) 
     }
     let arrived = receive_all(there).into_iter().filter_map(|text| text.parse().ok());
     arrived.min().expect("a TTL of 10 is enough")
-}
-
-/// `InTimeExcds` of the runner's `/proc/net/snmp`.
-fn times_exceeded(runner: &Runner) -> u64 {
-    let snmp = runner.netns().proc_net("snmp").expect("the kernel counts ICMP");
-    let mut lines = snmp.lines().filter(|line| line.starts_with("Icmp:")).map(str::split_ascii_whitespace);
-    let (names, mut values) = (lines.next().expect("a line of names"), lines.next().expect("a line of values"));
-    let index = { names }.position(|name| name == "InTimeExcds").expect("time exceeded is counted");
-    values.nth(index).and_then(|value| value.parse().ok()).expect("a number")
 }
 
 /// A socket of a runner and a server's socket that sends back.
