@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt};
 use socket2::{Domain, Protocol, Type};
-use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::exit::{Exit, Failure};
@@ -89,20 +88,18 @@ impl Socket {
         }
     }
 
-    /// Sends now or not at all. A TTL goes with this datagram alone (ip(7), IP_TTL as ancillary data).
+    /// Sends now or not at all. A TTL goes with this datagram alone (ip(7), IP_TTL as ancillary data). The system is asked without waiting for
+    /// word that the socket is writable: for one that has just been bound that comes too late.
     pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
-        match transmit.ttl {
-            None => self.socket.try_send_to(&transmit.bytes, transmit.to).map(drop),
-            Some(ttl) => self.socket.try_io(Interest::WRITABLE, || {
-                let (ttl, to) = (i32::from(ttl), SockaddrStorage::from(transmit.to));
-                let v4 = [ControlMessage::Ipv4Ttl(&ttl)];
-                let v6 = [ControlMessage::Ipv6HopLimit(&ttl)];
-                let control = if transmit.to.is_ipv4() { v4 } else { v6 };
-                let data = [IoSlice::new(&transmit.bytes)];
-                sendmsg(self.socket.as_raw_fd(), &data, &control, MsgFlags::empty(), Some(&to))?;
-                Ok(())
-            }),
-        }
+        let (data, to) = ([IoSlice::new(&transmit.bytes)], SockaddrStorage::from(transmit.to));
+        let ttl = transmit.ttl.map(i32::from);
+        let control = match (&ttl, transmit.to.is_ipv4()) {
+            (None, _) => None,
+            (Some(ttl), true) => Some(ControlMessage::Ipv4Ttl(ttl)),
+            (Some(ttl), false) => Some(ControlMessage::Ipv6HopLimit(ttl)),
+        };
+        sendmsg(self.socket.as_raw_fd(), &data, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        Ok(())
     }
 }
 
@@ -140,7 +137,6 @@ mod tests {
         let to = receiver.local_addr().expect("bound");
         let socket = Socket::bind(0).expect("a free port");
         for ttl in [Some(3), None] {
-            socket.socket.writable().await.expect("writable");
             socket.send(&Transmit { socket: SocketId::MAIN, to, ttl, bytes: vec![1] }).expect("sent");
         }
         assert_eq!(received_ttl(&receiver), Some(3));

@@ -20,9 +20,9 @@ pub const SOCKETS: u16 = 320;
 pub const PROBES: usize = 2560;
 
 /// The first of them in a hurry: those that all but two in a thousand runs need.
-const HURRIED: usize = 1280;
+const HURRIED: usize = 1600;
 
-/// How many at once, and how often: 250 a second, which no NAT on the way takes for an attack, for 5.1 s; then 50.
+/// How many at once, and how often: 250 a second, which no NAT on the way takes for an attack, for 6.4 s; then 50.
 const VOLLEY: usize = 5;
 const PACE: Duration = Duration::from_millis(20);
 const SLOW_PACE: Duration = Duration::from_millis(100);
@@ -124,11 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn the_easy_side_probes_each_port_once_half_of_them_within_six_seconds_and_ends() {
+    fn the_easy_side_probes_each_port_once_most_of_them_within_seven_seconds_and_ends() {
         let now = Instant::now();
         let guesses = Guesses::new(Ports::Random, PROBES, ChaCha20Rng::seed_from_u64(1));
         let sent = story(Spray::easy(now, vec!["198.51.100.1".parse().expect("an address")], guesses), now);
         assert_eq!(sent.iter().map(|(_, route)| route).collect::<BTreeSet<_>>().len(), PROBES);
-        assert!(sent.iter().filter(|(at, _)| *at < Duration::from_secs(6)).count() >= HURRIED);
+        assert!(sent.iter().filter(|(at, _)| *at < Duration::from_secs(7)).count() >= HURRIED);
     }
 }

@@ -1,5 +1,8 @@
 //! What the tests share: starting the processes of a run.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use netns_tests::lab::{Nat, Runner};
@@ -40,4 +43,44 @@ pub(crate) fn assert_ends(process: &mut Process, exit: i32) {
 /// Whether there is a line of the form `mesh: CODE ...; hint: ...`.
 pub(crate) fn has_line(output: &str, code: &str) -> bool {
     output.lines().any(|line| line.starts_with(&format!("mesh: {code} ")) && line.contains("; hint: "))
+}
+
+/// A `mesh relay` on a public address, and what `--relay` takes to reach it.
+pub(crate) fn relay(stage: &Stage) -> (String, Process) {
+    let server = stage.lab.server("relay").unwrap();
+    let mut command = server.command(netns_tests::stage::binary().unwrap());
+    command.args(["relay", "--listen", "3479"]).env("MESH_KEY", netns_tests::stage::KEY);
+    let process = Process::spawn(command, &stage.folder.path().join("relay.log")).unwrap();
+    process.wait_for("relay on UDP port 3479", SOON).unwrap();
+    (format!("{}:3479", server.addr()), process)
+}
+
+/// How often a test that depends on chance is run: once, or as `MESH_ROUNDS` says.
+pub(crate) fn rounds() -> usize {
+    std::env::var("MESH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// What `mesh status` on a runner says of its first peer; null while there is none.
+pub(crate) fn status(stage: &Stage, runner: &Runner) -> serde_json::Value {
+    let mesh = netns_tests::stage::binary().unwrap();
+    let said =
+        runner.command(mesh).args(["status", "--json"]).env("MESH_CONTROL", stage.control(runner)).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+    report["peers"][0].clone()
+}
+
+/// Sends so many bytes over TCP to an address of `to`; how many of them came, each as it was sent.
+pub(crate) fn transfer(from: &Runner, to: &Runner, addr: &str, bytes: usize) -> usize {
+    let listener = to.enter(|| TcpListener::bind((addr, 0))).unwrap().unwrap();
+    let there = listener.local_addr().unwrap();
+    let mut sender = from.enter(|| TcpStream::connect_timeout(&there, SOON)).unwrap().unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(SOON)).unwrap();
+    let data: Vec<u8> = (0..bytes).map(|at| (at * 31 >> 3) as u8).collect();
+    let expected = data.clone();
+    let writer = thread::spawn(move || sender.write_all(&data));
+    let mut received = vec![];
+    let _ = receiver.read_to_end(&mut received);
+    let _ = writer.join();
+    received.iter().zip(&expected).take_while(|(got, sent)| got == sent).count()
 }

@@ -8,6 +8,8 @@ mod building;
 mod common;
 mod doctor;
 mod forming;
+mod matrix;
+mod networks;
 mod opening;
 mod privilege;
 mod releasing;
