@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use netns_tests::lab::{Nat, Runner};
+use netns_tests::lab::{Nat, Runner, Server};
 use netns_tests::stage::{Process, Stage};
 
 /// For what must come on a machine whose two cores run several labs at once.
@@ -48,11 +48,16 @@ pub(crate) fn has_line(output: &str, code: &str) -> bool {
 /// A `mesh relay` on a public address, and what `--relay` takes to reach it.
 pub(crate) fn relay(stage: &Stage) -> (String, Process) {
     let server = stage.lab.server("relay").unwrap();
+    (format!("{}:3479", server.addr()), relay_on(stage, &server))
+}
+
+/// A `mesh relay` on that server.
+pub(crate) fn relay_on(stage: &Stage, server: &Server) -> Process {
     let mut command = server.command(netns_tests::stage::binary().unwrap());
     command.args(["relay", "--listen", "3479"]).env("MESH_KEY", netns_tests::stage::KEY);
     let process = Process::spawn(command, &stage.folder.path().join("relay.log")).unwrap();
     process.wait_for("relay on UDP port 3479", SOON).unwrap();
-    (format!("{}:3479", server.addr()), process)
+    process
 }
 
 /// How often a test that depends on chance is run: once, or as `MESH_ROUNDS` says.

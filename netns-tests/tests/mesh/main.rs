@@ -12,6 +12,7 @@ mod matrix;
 mod networks;
 mod opening;
 mod privilege;
+mod relaying;
 mod releasing;
 mod rendezvous_faults;
 mod repairing;
