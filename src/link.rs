@@ -4,10 +4,14 @@
 //! A packet that cannot be sent or delivered is counted, never an error: the network loses packets, and everything above expects it.
 
 pub mod clock;
+pub mod device;
+pub mod forward;
 pub mod hops;
 pub mod interfaces;
+pub mod ports;
 pub mod routes;
 pub mod socket;
+pub mod stack;
 pub mod tun;
 
 use std::collections::BTreeMap;
@@ -15,8 +19,8 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::link::device::Device;
 use crate::link::socket::Socket;
-use crate::link::tun::Tun;
 use crate::proto::announcement::Announcement;
 use crate::proto::nat::Mapping;
 use crate::proto::node::Node;
@@ -87,7 +91,7 @@ impl Handle {
 pub struct Link {
     node: Node,
     socket: Socket,
-    tun: Tun,
+    tun: Device,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
     lost: BTreeMap<&'static str, u64>,
@@ -95,7 +99,7 @@ pub struct Link {
 
 impl Link {
     /// A driver and the handle to it; notices go to `events`.
-    pub fn new(node: Node, socket: Socket, tun: Tun, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
+    pub fn new(node: Node, socket: Socket, tun: Device, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
         (Self { node, socket, tun, commands, events, lost: BTreeMap::new() }, Handle { commands: sender })
     }

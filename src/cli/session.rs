@@ -143,7 +143,7 @@ impl Session {
         let context = common.context(env);
         let board = Arc::new(Board::new(rendezvous, keys, context.attempt, role, node.boot()));
         let (events, from_node) = mpsc::unbounded_channel();
-        let (link, handle) = Link::new(node, socket, tun, events);
+        let (link, handle) = Link::new(node, socket, crate::link::device::Device::Tun(tun), events);
         let (happen, happenings) = mpsc::unbounded_channel();
         let (publications, to_publish) = watch::channel(None);
         let (awaiting, awaited) = watch::channel(true);
