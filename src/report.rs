@@ -40,6 +40,8 @@ pub struct Network {
     pub egress: usize,
     /// Of the tunnel.
     pub mtu: u16,
+    /// What carries the overlay on this machine: `tun`, or `userspace` where there is no TUN device.
+    pub device: String,
 }
 
 /// One peer.
@@ -229,7 +231,7 @@ mod tests {
             object.keys().cloned().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(keys(""), "command dropped network offload peers role run skipped started version wall_ms");
-        assert_eq!(keys("/network"), "egress mapping mtu");
+        assert_eq!(keys("/network"), "device egress mapping mtu");
         assert_eq!(keys("/peers/0"), "changes connect_ms index jobs overlay path rx_bytes slots state tx_bytes");
         assert_eq!(keys("/peers/0/path"), "kind rtt_ms via why");
         assert_eq!(keys("/peers/0/changes/0"), "at_ms from to why");

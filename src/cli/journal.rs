@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::actions;
+use super::device;
 use super::diagnosis::why;
 use super::session::Session;
 use crate::exit::{Exit, Failure};
@@ -61,7 +62,7 @@ impl Journal {
             run: session.run.clone(),
             started: session.started_at.clone(),
             wall_ms: (clock::now() - session.started).as_millis() as u64,
-            network: network(&snapshot),
+            network: network(&snapshot, device::name(session.forwards.ports())),
             peers: roles.into_iter().map(peer).collect(),
             offload: None,
             command: None,
@@ -71,8 +72,8 @@ impl Journal {
     }
 }
 
-fn network(snapshot: &Snapshot) -> Network {
-    Network { mapping: snapshot.mapping.to_string(), egress: snapshot.egress, mtu: MTU }
+fn network(snapshot: &Snapshot, device: &str) -> Network {
+    Network { mapping: snapshot.mapping.to_string(), egress: snapshot.egress, mtu: MTU, device: device.into() }
 }
 
 fn skipped(tally: &Tally) -> BTreeMap<String, u64> {

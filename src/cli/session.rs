@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::actions::{mask, say, warn};
-use super::env;
-use crate::config::{CommonArgs, RendezvousChoice, literal};
+use super::{device, env, services};
+use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs, literal};
 use crate::control::{self, Asked, Server};
 use crate::exit::{Exit, Failure};
 use crate::github::config::Config as GithubConfig;
+use crate::link::forward::Forwards;
 use crate::link::socket::Socket;
-use crate::link::tun::Tun;
-use crate::link::{Handle, Link, Snapshot, clock, hops, interfaces, routes};
+use crate::link::{Handle, Link, Snapshot, clock, hops, interfaces};
 use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::opening_ttl;
@@ -88,6 +88,8 @@ pub(super) struct Session {
     pub(super) caller: Option<Caller>,
     pub(super) control: std::path::PathBuf,
     pub(super) handle: Handle,
+    /// What is led between this machine and the overlay.
+    pub(super) forwards: Forwards,
     board: Arc<Board>,
     happenings: mpsc::UnboundedReceiver<Happening>,
     publications: watch::Sender<Option<Announcement>>,
@@ -99,9 +101,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Brings everything up: key, rendezvous, socket, TUN device, control socket, driver. Nothing is waited for but names of servers.
+    /// Brings everything up: key, rendezvous, socket, device, forwards, control socket, driver. Nothing is waited for but names of servers.
     pub(super) async fn start(
         common: &CommonArgs,
+        services: &ServiceArgs,
         role: Role,
         slots: u16,
         offload: Option<String>,
@@ -123,9 +126,10 @@ impl Session {
         let path = common.control.control.clone().unwrap_or_else(|| control::default_path(env, caller.as_ref()));
         let path = std::path::absolute(&path).unwrap_or(path);
         let server = Server::bind(&path, caller.as_ref())?;
-        routes::check_free(common.overlay)?;
         let socket = Socket::bind(common.listen)?;
-        let tun = Tun::create(common.tun_name(), address, common.overlay)?;
+        let (device, ports) = device::open(common, address)?;
+        let mut forwards = Forwards::new(ports);
+        services::start(services, role, common.overlay, &mut forwards)?;
 
         let stun = resolve(&common.stun_servers()).await;
         let config = Config {
@@ -143,7 +147,7 @@ impl Session {
         let context = common.context(env);
         let board = Arc::new(Board::new(rendezvous, keys, context.attempt, role, node.boot()));
         let (events, from_node) = mpsc::unbounded_channel();
-        let (link, handle) = Link::new(node, socket, crate::link::device::Device::Tun(tun), events);
+        let (link, handle) = Link::new(node, socket, device, events);
         let (happen, happenings) = mpsc::unbounded_channel();
         let (publications, to_publish) = watch::channel(None);
         let (awaiting, awaited) = watch::channel(true);
@@ -166,6 +170,7 @@ impl Session {
             caller,
             control: path,
             handle,
+            forwards,
             board,
             happenings,
             publications,

@@ -23,9 +23,9 @@ pub(super) struct StatusArgs {
 fn for_people(report: &Report) -> String {
     let Report { role, run, network, .. } = report;
     let seconds = report.wall_ms / 1000;
-    let Network { mapping, egress, mtu } = network;
+    let Network { mapping, egress, mtu, device } = network;
     format!(
-        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, egress addresses: {egress}, MTU {mtu}\n{}\n",
+        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, egress addresses: {egress}, MTU {mtu}, device: {device}\n{}\n",
         report.table()
     )
 }
