@@ -15,3 +15,4 @@ mod rendezvous_faults;
 mod repairing;
 mod secrets;
 mod surviving;
+mod userspace;
