@@ -18,6 +18,9 @@ const CLOSING: Duration = Duration::from_secs(30);
 /// A quiet connection speaks so often: where its peer is gone, the node answers with a reset.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// After its end on both sides a connection still owes an acknowledgement, at once or after the usual delay.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Packets of one connection before others have their turn.
 const TURN: usize = 32;
 
@@ -46,6 +49,9 @@ pub(super) struct Connection {
     /// When it wants a turn by itself.
     pub(super) due: Option<std::time::Instant>,
     established: bool,
+    resting: bool,
+    /// When it was first seen at its end on both sides while somebody still had it.
+    ended: Option<Instant>,
     socket: SocketHandle,
     sockets: SocketSet<'static>,
 }
@@ -69,7 +75,7 @@ impl Connection {
     fn with(socket: Socket<'static>, flow: Flow, user: User) -> Self {
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let socket = sockets.add(socket);
-        Self { flow, user, queued: false, due: None, established: false, socket, sockets }
+        Self { flow, user, queued: false, due: None, established: false, resting: false, ended: None, socket, sockets }
     }
 
     pub(super) fn socket(&mut self) -> &mut Socket<'static> {
@@ -98,6 +104,12 @@ impl Connection {
         self.socket().set_timeout(None);
         self.socket().set_keep_alive(Some(KEEP_ALIVE));
         true
+    }
+
+    /// Whether its user has gone and it has just come to its end on both sides. True once.
+    pub(super) fn begins_to_rest(&mut self) -> bool {
+        let resting = self.user == User::Nobody && self.state() == State::TimeWait;
+        resting && !std::mem::replace(&mut self.resting, true)
     }
 
     /// Its user has gone. Where both sides had said all, the goodbye is waited for; else the peer must not take it for whole.
@@ -132,6 +144,9 @@ impl Connection {
         at: Instant,
         outgoing: &mut VecDeque<Vec<u8>>,
     ) -> (bool, Option<Instant>) {
+        if self.is_to_be_read(at) {
+            return (false, None);
+        }
         let mut wire = Wire { incoming: None, outgoing };
         for _ in 0..TURN {
             if !wire.has_room() {
@@ -142,6 +157,12 @@ impl Connection {
             }
         }
         (true, None)
+    }
+
+    /// Whether it is at its end on both sides, and somebody may still read what came before: smoltcp would throw it away after 10 s.
+    fn is_to_be_read(&mut self, at: Instant) -> bool {
+        let ended = self.user == User::Stream && self.state() == State::TimeWait;
+        ended && *self.ended.get_or_insert(at) + LAST_WORD < at
     }
 }
 

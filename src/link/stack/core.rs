@@ -25,8 +25,8 @@ pub(super) const MOST_CONNECTIONS: usize = 512;
 /// Connections of one port that nobody has accepted yet, those in the middle of their handshake included.
 pub(super) const BACKLOG: usize = 64;
 
-/// Goodbyes that are waited for; the oldest is cut short. A job of distcc leaves one behind for 10 s.
-const MOST_GOODBYES: usize = 32;
+/// Connections that are over on both sides and only wait for stray packets, for 10 s; the oldest is forgotten. Each job of distcc leaves one.
+const MOST_RESTING: usize = 32;
 
 /// Ports for calls of our own (RFC 6335 section 6).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49152..=65535;
@@ -56,7 +56,7 @@ pub(super) struct Core {
     ports: BTreeMap<u16, Port>,
     queue: VecDeque<Id>,
     timers: BTreeSet<(Instant, Id)>,
-    goodbyes: VecDeque<Id>,
+    resting: VecDeque<Id>,
     last_id: Id,
     last_port: u16,
 }
@@ -84,7 +84,7 @@ impl Core {
             ports: BTreeMap::new(),
             queue: VecDeque::new(),
             timers: BTreeSet::new(),
-            goodbyes: VecDeque::new(),
+            resting: VecDeque::new(),
             last_id: 0,
             last_port: EPHEMERAL.start() + (seed % count) as u16,
         }
@@ -162,12 +162,16 @@ impl Core {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let (more, wants) = connection.give(&mut self.interface, at, &mut self.outgoing);
         let opened = connection.has_opened();
+        let rests = connection.begins_to_rest();
         let (flow, user, over) = (connection.flow, connection.user, connection.is_over());
         if over {
             return self.end(id);
         }
         if opened && user == User::Port {
             self.hand_over(flow.port, id);
+        }
+        if rests {
+            self.rest(id);
         }
         if more {
             return self.enqueue(id);
@@ -239,12 +243,6 @@ impl Core {
             return self.end(id);
         }
         self.enqueue(id);
-        self.goodbyes.push_back(id);
-        while self.goodbyes.len() > MOST_GOODBYES {
-            if let Some(oldest) = self.goodbyes.pop_front() {
-                self.forget(oldest);
-            }
-        }
     }
 
     /// How many connections there are, goodbyes included.
@@ -306,13 +304,16 @@ impl Core {
             port.arriving.remove(&id);
             port.ready.retain(|ready| *ready != id);
         }
-        self.goodbyes.retain(|goodbye| *goodbye != id);
+        self.resting.retain(|resting| *resting != id);
     }
 
-    /// A goodbye is cut short.
-    fn forget(&mut self, id: Id) {
-        if self.connections.get(&id).is_some_and(|connection| connection.user == User::Nobody) {
-            self.end(id);
+    /// Nothing more is to come of a connection but packets that were sent twice.
+    fn rest(&mut self, id: Id) {
+        self.resting.push_back(id);
+        if self.resting.len() > MOST_RESTING
+            && let Some(oldest) = self.resting.pop_front()
+        {
+            self.end(oldest);
         }
     }
 
