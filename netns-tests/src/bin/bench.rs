@@ -99,26 +99,33 @@ fn userspace(megabytes: usize, rounds: u16) -> Result<()> {
     );
     println!("one way  to       TUN             userspace       ratio");
     for delay in FAR_AND_NEAR {
+        let rigs = [Rig::new(Device::Tun, delay)?, Rig::new(Device::Userspace, delay)?];
         for back in [false, true] {
-            let tun = throughput(Device::Tun, delay, megabytes, rounds, back)?;
-            let stack = throughput(Device::Userspace, delay, megabytes, rounds, back)?;
+            let [tun, stack] = side_by_side(&rigs, megabytes, rounds, back)?;
             let cell = |(speed, cost): (f64, f64)| format!("{speed:>5.1} {cost:>4.1} s/GB");
             let (ms, to) = (delay.as_millis(), if back { "primary" } else { "aux" });
             println!("{ms:>4} ms  {to:<7}  {}  {}  {:>5.2}", cell(tun), cell(stack), stack.0 / tun.0);
         }
+        rigs.into_iter().try_for_each(Rig::end)?;
     }
     Ok(())
 }
 
-/// Megabytes a second, and seconds of CPU for a gigabyte.
-fn throughput(device: Device, delay: Duration, megabytes: usize, rounds: u16, back: bool) -> Result<(f64, f64)> {
-    let rig = Rig::new(device, delay)?;
-    let before = rig.cpu()?;
-    let mut speeds = (0..rounds).map(|_| rig.measure(megabytes, back)).collect::<Result<Vec<_>>>()?;
-    let spent = (rig.cpu()? - before).as_secs_f64();
-    rig.end()?;
-    speeds.sort_by(f64::total_cmp);
-    Ok((speeds[speeds.len() / 2], spent * 1000.0 / (megabytes * usize::from(rounds)) as f64))
+/// For each: megabytes a second, and seconds of CPU for a gigabyte. They take turns, as the machine may have other work.
+fn side_by_side(rigs: &[Rig; 2], megabytes: usize, rounds: u16, back: bool) -> Result<[(f64, f64); 2]> {
+    let (mut speeds, mut spent) = ([vec![], vec![]], [Duration::ZERO; 2]);
+    for _ in 0..rounds {
+        for (at, rig) in rigs.iter().enumerate() {
+            let before = rig.cpu()?;
+            speeds[at].push(rig.measure(megabytes, back)?);
+            spent[at] += rig.cpu()? - before;
+        }
+    }
+    let gigabytes = (megabytes * usize::from(rounds)) as f64 / 1000.0;
+    Ok([0, 1].map(|at| {
+        speeds[at].sort_by(f64::total_cmp);
+        (speeds[at][speeds[at].len() / 2], spent[at].as_secs_f64() / gigabytes)
+    }))
 }
 
 /// All runners start at once, as the jobs of a matrix at best do.
