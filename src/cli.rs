@@ -5,11 +5,13 @@ mod aux;
 mod build;
 mod command;
 mod control;
+mod device;
 mod diagnosis;
 mod doctor;
 mod journal;
 mod primary;
 mod relay;
+mod services;
 mod session;
 mod signals;
 mod status;
@@ -73,7 +75,8 @@ pub fn early(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
 
 /// Parses the command line and runs its verb.
 pub fn main() -> ExitCode {
-    let matches = without_empty_variables(Cli::command()).get_matches();
+    let overruled = config::overruled(std::env::args_os());
+    let matches = without_void_variables(Cli::command(), overruled).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(cli.verb) {
         Ok(code) => ExitCode::from(code),
@@ -85,12 +88,17 @@ pub fn main() -> ExitCode {
 }
 
 /// A variable that is set and empty counts as absent: so workflows pass inputs that nobody gave.
-fn without_empty_variables(command: Command) -> Command {
+fn without_void_variables(command: Command, overruled: Option<&str>) -> Command {
     let ignore = |arg: clap::Arg| match arg.get_env() {
-        Some(name) if config::is_empty_variable(name) => arg.env("MESH_NO_VARIABLE").hide_env(true),
+        Some(name)
+            if overruled.is_some_and(|overruled| name == overruled)
+                || config::is_void_variable(name, matches!(arg.get_action(), clap::ArgAction::SetTrue)) =>
+        {
+            arg.env("MESH_NO_VARIABLE").hide_env(true)
+        }
         _ => arg,
     };
-    command.mut_args(ignore).mut_subcommands(without_empty_variables)
+    command.mut_args(ignore).mut_subcommands(|verb| without_void_variables(verb, overruled))
 }
 
 fn run(verb: Verb) -> Outcome {

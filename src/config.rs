@@ -2,6 +2,8 @@
 //!
 //! Every option has a variable; the flag wins. The shared key alone has no flag that takes it, since process lists are public.
 
+mod service;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+pub use self::service::Forward;
 use crate::exit::{Exit, Failure};
 use crate::log;
 use crate::proto::key::{Context, KeyError, MIN_PASSPHRASE};
@@ -124,9 +127,12 @@ pub struct CommonArgs {
     /// Prefix inside the mesh: the primary has its first address, aux I the (I+2)-th
     #[arg(long, env = "MESH_OVERLAY", value_name = "PREFIX", default_value = "10.77.0.0/16")]
     pub overlay: Prefix,
-    /// Name of the TUN device [default: mesh0]
-    #[arg(long, env = "MESH_TUN", value_name = "NAME")]
+    /// Insist on a TUN device, of this name [default: mesh0, and none where the system refuses it]
+    #[arg(long, env = "MESH_TUN", value_name = "NAME", conflicts_with = "no_tun")]
     pub tun: Option<String>,
+    /// Make no TUN device: a userspace stack carries the mesh's own services and what --forward and --expose name
+    #[arg(long, env = "MESH_NO_TUN", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_tun: bool,
     #[command(flatten)]
     pub control: ControlArgs,
     /// Write the final report to this file, as JSON
@@ -151,6 +157,17 @@ pub struct RelayArgs {
     pub logging: LogArgs,
 }
 
+/// What `primary` and `aux` lead between this machine and the overlay.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServiceArgs {
+    /// Lead what comes to 127.0.0.1:LISTEN (0 is any) to PORT of a peer: 8080:aux0:80, 5432:primary:5432
+    #[arg(long, env = "MESH_FORWARD", value_name = "LISTEN:PEER:PORT", value_delimiter = ',')]
+    pub forward: Vec<Forward>,
+    /// Lead what peers send to our overlay PORT to 127.0.0.1:PORT
+    #[arg(long, env = "MESH_EXPOSE", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub expose: Vec<u16>,
+}
+
 /// What `primary` takes.
 #[derive(Debug, Clone, Args)]
 pub struct PrimaryArgs {
@@ -166,6 +183,8 @@ pub struct PrimaryArgs {
     /// Which engine runs the compile jobs
     #[arg(long, env = "MESH_OFFLOAD", value_name = "ENGINE", value_enum, default_value = "distcc")]
     pub offload: Offload,
+    #[command(flatten)]
+    pub services: ServiceArgs,
     #[command(flatten)]
     pub common: CommonArgs,
     /// What to run over the mesh; without it, the mesh stays up until `mesh leave`
@@ -188,6 +207,8 @@ pub struct AuxArgs {
     /// Leave when the mesh was not joined so long after the start [default: --idle-timeout where it is given, else 10m]
     #[arg(long, env = "MESH_JOIN_TIMEOUT", value_name = "D", value_parser = duration)]
     pub join_timeout: Option<Duration>,
+    #[command(flatten)]
+    pub services: ServiceArgs,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -233,7 +254,7 @@ impl CommonArgs {
         if self.stun.is_empty() { PUBLIC_STUN.map(String::from).to_vec() } else { self.stun.clone() }
     }
 
-    /// The device's name, and whether the user asked for it by name.
+    /// The TUN device's name.
     pub fn tun_name(&self) -> &str {
         self.tun.as_deref().unwrap_or("mesh0")
     }
@@ -340,10 +361,23 @@ pub fn process_env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
 }
 
-/// Whether a variable of this process is set, and to nothing.
+/// Whether a variable of this process is set and counts as absent: one that is empty, and, of an option that is on or off, one that says
+/// off.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-pub fn is_empty_variable(name: &std::ffi::OsStr) -> bool {
-    std::env::var_os(name).is_some_and(|value| value.is_empty())
+pub fn is_void_variable(name: &std::ffi::OsStr, on_or_off: bool) -> bool {
+    let says_off = |text: &str| ["0", "false", "no", "off"].iter().any(|off| text.eq_ignore_ascii_case(off));
+    std::env::var_os(name).is_some_and(|value| value.is_empty() || on_or_off && value.to_str().is_some_and(says_off))
+}
+
+/// The variable that a flag of this command line overrules although it is another option's: of two that exclude each other the flag wins.
+pub fn overruled(args: impl IntoIterator<Item = std::ffi::OsString>) -> Option<&'static str> {
+    let own = args.into_iter().take_while(|arg| arg != "--");
+    own.filter_map(|arg| match arg.to_str()?.split('=').next()? {
+        "--no-tun" => Some("MESH_TUN"),
+        "--tun" => Some("MESH_NO_TUN"),
+        _ => None,
+    })
+    .next()
 }
 
 #[cfg(test)]
@@ -396,7 +430,7 @@ mod tests {
             (&["--aux", "1", "--overlay", "10.77.0.1/16"], "the prefix is 10.77.0.0/16"),
             (&["--aux", "1", "--rendezvous", "ftp:x"], "dir:PATH"),
             (&["--aux", "1", "--join-timeout", "soon"], "such as 90s"),
-            (&["--aux", "1", "--no-tun"], "unexpected argument"),
+            (&["--aux", "1", "--no-tun", "--tun", "mesh1"], "cannot be used with"),
         ];
         for (flags, expected) in cases {
             let error = primary(flags).expect_err("a bad value").to_string();
@@ -408,6 +442,14 @@ mod tests {
     fn a_command_keeps_its_own_flags() {
         let args = primary(&["--aux", "2", "--", "make", "-j8", "--aux", "9"]).expect("good flags");
         assert_eq!((args.aux, args.command.len()), (2, 4));
+    }
+
+    #[test]
+    fn a_flag_overrules_the_variable_of_the_option_that_it_excludes() {
+        let overruled = |line: &str| overruled(line.split(' ').map(Into::into));
+        assert_eq!(overruled("mesh aux --no-tun --index 0"), Some("MESH_TUN"));
+        assert_eq!(overruled("mesh aux --tun=mesh1 --index 0"), Some("MESH_NO_TUN"));
+        assert_eq!(overruled("mesh primary --aux 1 -- other --no-tun"), None);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The local socket between a running mesh and `mesh wait`, `env`, `leave` and `status`: one JSON line asks, one answers.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -70,12 +71,31 @@ impl Response {
 /// A request and where its answer goes. Dropping the sender answers that the mesh has ended.
 pub type Asked = (Request, oneshot::Sender<Response>);
 
-/// Where a mesh listens unless it is told: the user's runtime folder, also when started through sudo, else `/run`.
+/// Where a mesh listens unless it is told: the user's runtime folder, also when started through sudo; else for root `/run`, and for others
+/// a folder of their own in `/tmp`, which [`Server::bind`] makes.
 pub fn default_path(env: Env<'_>, caller: Option<&Caller>) -> PathBuf {
     let of_caller = caller.map(|caller| PathBuf::from(format!("/run/user/{}", caller.uid)));
     let own = || env("XDG_RUNTIME_DIR").map(PathBuf::from);
     let folder = of_caller.or_else(own).filter(|folder| folder.is_dir());
-    folder.unwrap_or_else(|| "/run".into()).join(FILE)
+    folder.unwrap_or_else(|| fallback(Uid::effective())).join(FILE)
+}
+
+fn fallback(user: Uid) -> PathBuf {
+    if user.is_root() { "/run".into() } else { format!("/tmp/mesh-{user}").into() }
+}
+
+/// Makes a folder of our own, or finds it as nobody else could have made it. The compiler links stand beside the socket, so whoever could
+/// write there would decide what `cc` is.
+fn make_private(folder: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(folder)?;
+    if found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{} is not a folder of this user alone", folder.display())))
 }
 
 /// Where a verb looks for a mesh unless it is told: first its own user's, then root's.
@@ -104,6 +124,9 @@ impl Server {
             ));
         }
         let open = || -> io::Result<UnixListener> {
+            if !Uid::effective().is_root() && path.parent() == Some(&fallback(Uid::effective())) {
+                make_private(&fallback(Uid::effective()))?;
+            }
             match std::fs::symlink_metadata(path) {
                 Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
                     std::fs::remove_file(path)?
@@ -224,6 +247,25 @@ mod tests {
         drop(listener);
         assert!(path.exists(), "a dead socket is left");
         Server::bind(&path, None).expect("it replaces it");
+    }
+
+    #[test]
+    fn an_ordinary_user_without_a_runtime_folder_has_one_of_its_own() {
+        assert_eq!(fallback(Uid::from_raw(0)), Path::new("/run"));
+        assert_eq!(fallback(Uid::from_raw(1000)), Path::new("/tmp/mesh-1000"));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_write_to_or_that_leads_elsewhere_is_not_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("mesh-1000");
+        make_private(&path).expect("it makes one");
+        make_private(&path).expect("it takes its own");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("ours");
+        assert!(make_private(&path).is_err(), "others can write there");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).expect("a link");
+        assert!(make_private(&link).is_err(), "a link is no folder");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! `mesh` turns the CI runners of one workflow run into one build machine.
 //!
 //! - [`proto`]: the pure wing: everything that decides, without a clock, a socket or a file
-//! - [`link`]: the driver: UDP socket, TUN device and clock around `proto`
+//! - [`link`]: the driver: UDP socket, TUN device or a stack of its own, and clock around `proto`
 //! - [`rendezvous`]: where peers find each other
 //! - [`github`]: what speaks to GitHub
 //! - [`offload`]: the distributed build

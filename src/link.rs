@@ -4,11 +4,15 @@
 //! A packet that cannot be sent or delivered is counted, never an error: the network loses packets, and everything above expects it.
 
 pub mod clock;
+pub mod device;
+pub mod forward;
 pub mod hops;
 pub mod interfaces;
+pub mod ports;
 pub mod routes;
 pub mod socket;
 pub mod sockets;
+pub mod stack;
 pub mod tun;
 
 use std::collections::BTreeMap;
@@ -17,8 +21,8 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::link::device::Device;
 use crate::link::sockets::Sockets;
-use crate::link::tun::Tun;
 use crate::proto::announcement::Announcement;
 use crate::proto::nat::Behaviour;
 use crate::proto::node::Node;
@@ -92,7 +96,7 @@ impl Handle {
 pub struct Link {
     node: Node,
     sockets: Sockets,
-    tun: Tun,
+    tun: Device,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
     lost: BTreeMap<&'static str, u64>,
@@ -100,7 +104,7 @@ pub struct Link {
 
 impl Link {
     /// A driver and the handle to it; notices go to `events`.
-    pub fn new(node: Node, sockets: Sockets, tun: Tun, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
+    pub fn new(node: Node, sockets: Sockets, tun: Device, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
         (Self { node, sockets, tun, commands, events, lost: BTreeMap::new() }, Handle { commands: sender })
     }

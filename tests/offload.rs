@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -346,13 +346,15 @@ impl Run {
     }
 
     fn hosts(&self, slots: u16) -> Hosts {
-        Hosts::new(1, [Aux { address: self.address, slots }])
+        Hosts::new(1, [Aux { address: SocketAddrV4::new(self.address, PORT), slots }])
     }
 
     fn config(&self) -> Config {
         Config {
             guard: MESH.into(),
             listen: self.address,
+            port: PORT,
+            stats_port: STATS_PORT,
             allow: "127.0.0.0/8".to_owned(),
             slots: 2,
             log: self.dir.path().join("distccd.log"),

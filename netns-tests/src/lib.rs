@@ -5,3 +5,4 @@ pub mod demo;
 pub mod fake_github;
 pub mod lab;
 pub mod stage;
+pub mod throughput;

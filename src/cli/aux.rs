@@ -1,5 +1,6 @@
 //! `mesh aux`: joins, serves, and leaves when it is released, when the primary is gone, or when it is asked to.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ impl<'a> Aux<'a> {
     async fn start(args: &'a AuxArgs) -> Result<Self, Failure> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16);
         let slots = args.slots.unwrap_or(cores);
-        let session = Session::start(&args.common, Role::Aux(args.index), slots, None).await?;
+        let session = Session::start(&args.common, &args.services, Role::Aux(args.index), slots, None).await?;
         let report = ReportFile::create(args.common.report.as_deref(), session.caller.as_ref())?;
         privilege::keep_few_capabilities();
         Ok(Self {
@@ -117,23 +118,43 @@ impl<'a> Aux<'a> {
     async fn meet(&mut self, collected: Collected) -> Result<(), Failure> {
         let wants_distcc = collected.announcement.offload.as_deref() == Some(Offload::Distcc.name());
         if wants_distcc && self.distccd.is_none() {
-            self.distccd = Some(self.start_distccd().await?);
+            self.distccd = Some(if self.session.forwards.ports().are_ours_alone() {
+                self.start_distccd_behind_stack().await?
+            } else {
+                // INVARIANT: the session was started with an address for this role.
+                let overlay = self.args.common.overlay;
+                let own = overlay.address(Role::Aux(self.args.index)).unwrap_or(overlay.base());
+                self.start_distccd(own, [distccd::PORT, distccd::STATS_PORT], overlay.to_string()).await?
+            });
         }
         self.session.admit(collected);
         Ok(())
     }
 
-    async fn start_distccd(&self) -> Result<Distccd, Failure> {
-        let overlay = self.args.common.overlay;
-        let role = Role::Aux(self.args.index);
+    /// The kernel has no overlay address to listen on: peers come through the stack, and to distccd from this machine itself.
+    async fn start_distccd_behind_stack(&mut self) -> Result<Distccd, Failure> {
+        let ports = distccd::free_ports()?;
+        let here = Ipv4Addr::LOCALHOST;
+        let distccd = self.start_distccd(here, ports, here.to_string()).await?;
+        for (overlay, port) in [distccd::PORT, distccd::STATS_PORT].into_iter().zip(ports) {
+            self.session.forwards.expose(overlay, SocketAddrV4::new(here, port)).map_err(|error| {
+                let what = format!("cannot take connections on the overlay's port {overlay} for distccd: {error}");
+                Failure::new(Exit::InUse, "M702", what, "this is a bug: please report it")
+            })?;
+        }
+        Ok(distccd)
+    }
+
+    async fn start_distccd(&self, listen: Ipv4Addr, ports: [u16; 2], allow: String) -> Result<Distccd, Failure> {
         let config = distccd::Config {
             guard: std::env::current_exe().map_err(|error| {
                 let what = format!("cannot find our own binary: {error}");
                 Failure::new(Exit::Failure, "M199", what, "start mesh from a file that stays where it is")
             })?,
-            // INVARIANT: the session was started with an address for this role.
-            listen: overlay.address(role).unwrap_or(overlay.base()),
-            allow: overlay.to_string(),
+            listen,
+            port: ports[0],
+            stats_port: ports[1],
+            allow,
             slots: self.slots,
             log: distccd_log(),
             path: distccd::search_path(env()("PATH").as_deref().map(AsRef::as_ref)),

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
+use super::actions::warn;
 use super::env;
 use crate::exit::{Exit, Failure};
 use crate::link::Handle;
+use crate::link::forward::Forwards;
+use crate::link::ports::Ports;
 use crate::offload::environment::{Environment, Layout};
 use crate::offload::hosts::{Aux, Hosts};
 use crate::offload::stats::{self, JobCounter};
@@ -33,6 +38,8 @@ pub(super) struct Build {
     cores: u16,
     path: Option<OsString>,
     hosts: Hosts,
+    /// Ports of this machine that lead to the distccd of an aux, where distcc cannot reach the overlay.
+    doors: BTreeMap<Role, SocketAddrV4>,
     counters: Counters,
     counting: JoinSet<()>,
 }
@@ -67,31 +74,66 @@ impl Build {
             let what = format!("cannot make the build's folder {}: {error}", folder.display());
             Failure::new(Exit::Failure, "M704", what, "check the rights and the free space there, or choose another --control (MESH_CONTROL): it stands beside the socket")
         })?;
-        Ok(Self { layout, cores, path, hosts, counters: Counters::default(), counting: JoinSet::new() })
+        Ok(Self {
+            layout,
+            cores,
+            path,
+            hosts,
+            doors: BTreeMap::new(),
+            counters: Counters::default(),
+            counting: JoinSet::new(),
+        })
     }
 
     /// Begins to ask the aux for their counts.
-    pub(super) fn count(&mut self, handle: Handle) {
+    pub(super) fn count(&mut self, handle: Handle, ports: Ports) {
         let counters = Arc::clone(&self.counters);
         self.counting.spawn(async move {
             loop {
                 tokio::time::sleep(COUNT_EVERY).await;
-                count_once(&handle, &counters).await;
+                count_once(&handle, &ports, &counters).await;
             }
         });
     }
 
     /// Asks them now.
-    pub(super) async fn count_now(&self, handle: &Handle) {
-        count_once(handle, &self.counters).await;
+    pub(super) async fn count_now(&self, handle: &Handle, ports: &Ports) {
+        count_once(handle, ports, &self.counters).await;
     }
 
     /// Gives the hosts file the aux that are up now.
-    pub(super) fn follow(&mut self, peers: &[PeerView]) {
+    pub(super) fn follow(&mut self, peers: &[PeerView], forwards: &mut Forwards) {
         let up = peers.iter().filter(|peer| peer.state == State::Up);
-        self.hosts = Hosts::new(self.cores, up.map(|peer| Aux { address: peer.overlay, slots: peer.slots }));
+        let up = up.filter_map(|peer| Some(Aux { address: self.reach(peer, forwards)?, slots: peer.slots }));
+        let up: Vec<_> = up.collect();
+        self.hosts = Hosts::new(self.cores, up);
         if let Err(error) = hosts_file::write(&self.layout.hosts_file, &self.hosts) {
             tracing::warn!(%error, "the hosts file could not be written; jobs go to the aux it names");
+        }
+    }
+
+    /// Where distcc reaches the distccd of an aux.
+    fn reach(&mut self, peer: &PeerView, forwards: &mut Forwards) -> Option<SocketAddrV4> {
+        let there = SocketAddrV4::new(peer.overlay, distccd::PORT);
+        if !forwards.ports().are_ours_alone() {
+            return Some(there);
+        }
+        if let Some(door) = self.doors.get(&peer.role) {
+            return Some(*door);
+        }
+        match forwards.forward(0, there) {
+            Ok(port) => {
+                let door = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+                self.doors.insert(peer.role, door);
+                Some(door)
+            }
+            Err(error) => {
+                warn(&format!(
+                    "M605 no port of 127.0.0.1 for {}: {error}; hint: check the limits on open files (ulimit -n)",
+                    peer.role
+                ));
+                None
+            }
         }
     }
 
@@ -144,16 +186,24 @@ pub(super) fn check_distcc(program: &str) -> Result<(), Failure> {
     })
 }
 
-async fn count_once(handle: &Handle, counters: &Counters) {
+async fn count_once(handle: &Handle, ports: &Ports, counters: &Counters) {
     let Some(snapshot) = handle.snapshot().await else { return };
     let mut fetches = JoinSet::new();
     for peer in snapshot.peers.into_iter().filter(|peer| peer.state == State::Up) {
-        let at = (peer.overlay, distccd::STATS_PORT).into();
-        fetches.spawn(async move { (peer.role, stats::fetch(at).await) });
+        let (at, ports) = (SocketAddrV4::new(peer.overlay, distccd::STATS_PORT), ports.clone());
+        fetches.spawn(async move { (peer.role, fetch(&ports, at).await) });
     }
     while let Some(fetched) = fetches.join_next().await {
-        if let Ok((role, Ok(stats))) = fetched {
+        if let Ok((role, Some(stats))) = fetched {
             counters.lock().unwrap_or_else(PoisonError::into_inner).entry(role).or_default().observe(stats.jobs);
         }
     }
+}
+
+async fn fetch(ports: &Ports, at: SocketAddrV4) -> Option<stats::Stats> {
+    let connected = tokio::time::timeout(stats::TIMEOUT, ports.connect(at)).await;
+    let mut connection = connected.ok()?.ok()?;
+    let stats = stats::read(&mut connection).await.ok();
+    let _ = connection.shutdown().await;
+    stats
 }

@@ -12,27 +12,21 @@ use serde::Serialize;
 
 use super::actions::put;
 use super::session::resolve;
-use super::{Outcome, env};
+use super::{Outcome, device, env};
 use crate::config::CommonArgs;
 use crate::exit::{Exit, Failure};
 use crate::link::socket::Socket;
-use crate::link::tun::Tun;
 use crate::link::{clock, hops, interfaces, routes};
 use crate::offload::{distccd, search};
 use crate::proto::filtering::{Filtering, FilteringTest};
 use crate::proto::hops::opening_ttl;
 use crate::proto::nat::{Mapping, egress_addresses, mapping};
-use crate::proto::overlay::Prefix;
 use crate::proto::route::SocketId;
 use crate::proto::stun::StunClient;
 use crate::proto::transmit::Transmit;
 
 /// STUN settles after 3 s; a bound on top, in case the clock jumps.
 const DEADLINE: Duration = Duration::from_secs(5);
-
-/// A device that is made and removed at once; the prefix is for benchmarks (RFC 2544), so no route of anybody is touched.
-const TRIAL_DEVICE: &str = "meshdoctor";
-const TRIAL_PREFIX: &str = "198.18.254.0/29";
 
 /// What `doctor` takes.
 #[derive(Debug, Args)]
@@ -100,13 +94,14 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
     reflexive.sort();
     reflexive.dedup();
     let (mapping, egress) = (mapping(&samples), egress_addresses(&samples));
+    let tun = tun(&args.common);
     let findings = [
         key(&args.common),
         meeting_place(&args.common),
         stun(samples.len(), servers.len(), &args.common),
         nat(mapping, filtering, egress, &reflexive, &hosts),
-        tun(),
-        overlay(&args.common),
+        overlay(&args.common, tun.verdict == Verdict::Good && !args.common.no_tun),
+        tun,
         sudo(),
         distcc(),
         fuse(),
@@ -291,15 +286,27 @@ fn nat(
     }
 }
 
-fn tun() -> Finding {
-    let prefix: Prefix = TRIAL_PREFIX.parse().expect("a constant prefix");
-    match Tun::create(TRIAL_DEVICE, prefix.base(), prefix) {
-        Ok(_) => good("tun", "a TUN device can be made"),
-        Err(failure) => bad("tun", failure),
+fn tun(common: &CommonArgs) -> Finding {
+    if common.no_tun {
+        return good("tun", "none, as asked: a userspace stack carries the build and --forward");
+    }
+    match device::trial() {
+        Ok(()) => good("tun", "a TUN device can be made"),
+        Err(refused) if device::may_do_without(common, &refused) => {
+            let without = device::without(&refused);
+            note("tun", without.to_string(), without.hint)
+        }
+        Err(refused) => bad("tun", refused),
     }
 }
 
-fn overlay(common: &CommonArgs) -> Finding {
+fn overlay(common: &CommonArgs, has_device: bool) -> Finding {
+    if !has_device {
+        return good(
+            "overlay",
+            format!("{}, and no route of this machine matters without a TUN device", common.overlay),
+        );
+    }
     match routes::check_free(common.overlay) {
         Ok(()) => good("overlay", format!("{} is free", common.overlay)),
         Err(failure) => bad("overlay", failure),
@@ -313,7 +320,11 @@ fn sudo() -> Finding {
     let asked = Command::new("sudo").args(["-n", "true"]).stdin(Stdio::null()).stderr(Stdio::null()).status();
     match asked {
         Ok(status) if status.success() => good("sudo", "works without a password"),
-        _ => note("sudo", "does not work without a password", "a TUN device needs root or CAP_NET_ADMIN"),
+        _ => note(
+            "sudo",
+            "does not work without a password",
+            "a TUN device needs root or CAP_NET_ADMIN; a mesh does not",
+        ),
     }
 }
 

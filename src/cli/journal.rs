@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::actions::{say, warn};
+use super::device;
 use super::diagnosis::why;
 use super::session::Session;
 use crate::exit::{Exit, Failure};
@@ -98,7 +99,7 @@ impl Journal {
             run: session.run.clone(),
             started: session.started_at.clone(),
             wall_ms: (clock::now() - session.started).as_millis() as u64,
-            network: network(&snapshot),
+            network: network(&snapshot, device::name(session.forwards.ports())),
             peers: roles.into_iter().map(peer).collect(),
             offload: None,
             command: None,
@@ -108,7 +109,7 @@ impl Journal {
     }
 }
 
-fn network(snapshot: &Snapshot) -> Network {
+fn network(snapshot: &Snapshot, device: &str) -> Network {
     let Snapshot { nat, peers, relays, relayed, .. } = snapshot;
     Network {
         mapping: nat.mapping.to_string(),
@@ -117,6 +118,7 @@ fn network(snapshot: &Snapshot) -> Network {
         mtu: peers.iter().map(|peer| peer.mtu).min().unwrap_or(MTU),
         relays: relays.iter().filter(|(_, registered)| *registered).count(),
         relayed_bytes: relayed.1,
+        device: device.into(),
     }
 }
 

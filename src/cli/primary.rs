@@ -74,8 +74,7 @@ fn warn_alone(failure: &Failure, up: usize) {
 
 /// Only the network's and the machine's failures, and only where the user did not insist.
 fn may_go_on_alone(args: &PrimaryArgs, failure: &Failure) -> bool {
-    let unasked = failure.exit == Exit::NoTun && args.common.tun.is_none();
-    !args.command.is_empty() && args.min_aux == 0 && (unasked || failure.exit == Exit::NoStun || is_refusal(failure))
+    !args.command.is_empty() && args.min_aux == 0 && (failure.exit == Exit::NoStun || is_refusal(failure))
 }
 
 /// Whether the rendezvous service itself refused, rather than the configuration being incomplete.
@@ -130,7 +129,7 @@ struct Primary<'a> {
 impl<'a> Primary<'a> {
     async fn start(args: &'a PrimaryArgs) -> Result<Self, Failure> {
         let offload = Some(args.offload.name().to_string());
-        let session = Session::start(&args.common, Role::Primary, 0, offload).await?;
+        let session = Session::start(&args.common, &args.services, Role::Primary, 0, offload).await?;
         let caller = session.caller.as_ref();
         let report = ReportFile::create(args.common.report.as_deref(), caller)?;
         let build = match args.offload {
@@ -164,7 +163,7 @@ impl<'a> Primary<'a> {
     async fn live(mut self, mut signals: Signals) -> Outcome {
         let handle = self.session.handle.clone();
         if let Some(build) = &mut self.build {
-            build.count(handle);
+            build.count(handle, self.session.forwards.ports().clone());
         }
         let outcome = match self.form(&mut signals).await {
             Ok(()) if self.args.command.is_empty() => self.serve(&mut signals).await,
@@ -399,7 +398,7 @@ impl<'a> Primary<'a> {
     async fn follow(&mut self) {
         let peers = self.session.snapshot().await.peers;
         if let Some(build) = &mut self.build {
-            build.follow(&peers);
+            build.follow(&peers, &mut self.session.forwards);
         }
         self.await_missing();
         self.settle();
@@ -433,7 +432,7 @@ impl<'a> Primary<'a> {
 
     async fn as_of_now(&self) -> Report {
         if let Some(build) = &self.build {
-            build.count_now(&self.session.handle).await;
+            build.count_now(&self.session.handle, self.session.forwards.ports()).await;
         }
         let jobs = |role| self.build.as_ref().map_or(0, |build| build.jobs(role));
         let mut report =

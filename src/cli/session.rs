@@ -11,14 +11,14 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::actions::{mask, say, warn};
 use super::diagnosis::why;
-use super::{env, journal};
-use crate::config::{CommonArgs, RendezvousChoice, literal};
+use super::{device, env, journal, services};
+use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs, literal};
 use crate::control::{self, Asked, Server};
 use crate::exit::{Exit, Failure};
 use crate::github::config::Config as GithubConfig;
+use crate::link::forward::Forwards;
 use crate::link::sockets::Sockets;
-use crate::link::tun::Tun;
-use crate::link::{Handle, Link, Snapshot, clock, hops, routes};
+use crate::link::{Handle, Link, Snapshot, clock, hops};
 use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::opening_ttl;
@@ -90,6 +90,8 @@ pub(super) struct Session {
     pub(super) caller: Option<Caller>,
     pub(super) control: std::path::PathBuf,
     pub(super) handle: Handle,
+    /// What is led between this machine and the overlay.
+    pub(super) forwards: Forwards,
     board: Arc<Board>,
     happenings: mpsc::UnboundedReceiver<Happening>,
     publications: watch::Sender<Option<Announcement>>,
@@ -101,9 +103,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Brings everything up: key, rendezvous, socket, TUN device, control socket, driver. Nothing is waited for but names of servers.
+    /// Brings everything up: key, rendezvous, socket, device, forwards, control socket, driver. Nothing is waited for but names of servers.
     pub(super) async fn start(
         common: &CommonArgs,
+        services: &ServiceArgs,
         role: Role,
         slots: u16,
         offload: Option<String>,
@@ -125,9 +128,10 @@ impl Session {
         let path = common.control.control.clone().unwrap_or_else(|| control::default_path(env, caller.as_ref()));
         let path = std::path::absolute(&path).unwrap_or(path);
         let server = Server::bind(&path, caller.as_ref())?;
-        routes::check_free(common.overlay)?;
         let sockets = Sockets::bind(common.listen)?;
-        let tun = Tun::create(common.tun_name(), address, common.overlay)?;
+        let (device, ports) = device::open(common, address)?;
+        let mut forwards = Forwards::new(ports);
+        services::start(services, role, common.overlay, &mut forwards)?;
 
         let stun = resolve(&common.stun_servers()).await;
         let config = Config {
@@ -146,7 +150,7 @@ impl Session {
         let context = common.context(env);
         let board = Arc::new(Board::new(rendezvous, keys, context.attempt, role, node.boot()));
         let (events, from_node) = mpsc::unbounded_channel();
-        let (link, handle) = Link::new(node, sockets, tun, events);
+        let (link, handle) = Link::new(node, sockets, device, events);
         let (happen, happenings) = mpsc::unbounded_channel();
         let (publications, to_publish) = watch::channel(None);
         let (awaiting, awaited) = watch::channel(true);
@@ -169,6 +173,7 @@ impl Session {
             caller,
             control: path,
             handle,
+            forwards,
             board,
             happenings,
             publications,

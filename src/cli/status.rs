@@ -23,10 +23,10 @@ pub(super) struct StatusArgs {
 fn for_people(report: &Report) -> String {
     let Report { role, run, network, .. } = report;
     let seconds = report.wall_ms / 1000;
-    let Network { mapping, ports, egress, mtu, relays, .. } = network;
+    let Network { mapping, ports, egress, mtu, relays, device, .. } = network;
     let relays = if *relays == 0 { String::new() } else { format!(", relays: {relays}") };
     format!(
-        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}{relays}\n{}\n",
+        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}\n{}\n",
         report.table()
     )
 }

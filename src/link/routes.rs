@@ -23,7 +23,7 @@ pub fn check_free(overlay: Prefix) -> Result<(), Failure> {
             Exit::RouteConflict,
             "M603",
             format!("the overlay {overlay} overlaps the route {prefix} of interface {interface}"),
-            "choose a free prefix with --overlay (MESH_OVERLAY), the same on every runner",
+            "choose a free prefix with --overlay (MESH_OVERLAY), the same on every runner; or --no-tun, which needs no route",
         )),
     }
 }

@@ -1,7 +1,8 @@
 //! The real distccd on an aux: started, watched, started again, ended. What it answers about itself is read in `stats`.
 //!
 //! It listens on the overlay address only, on both its ports, and admits the overlay prefix only: distccd runs compilers for
-//! whoever reaches it. It runs below a [`guard`], so it never outlives `mesh`. Started by root it becomes the user `distccd` that
+//! whoever reaches it. Where the overlay has no address on this machine, it listens on 127.0.0.1 and on ports of our choice, and admits
+//! that alone; what leads there is not here. It runs below a [`guard`], so it never outlives `mesh`. Started by root it becomes the user `distccd` that
 //! Debian's package made; root's environment, keys among it, is not passed on.
 //!
 //! distccd runs a compiler only if `/usr/lib/distcc` has its name (Debian keeps links there for what apt installed, see
@@ -46,9 +47,13 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(900);
 pub struct Config {
     /// The `mesh` binary, for [`guard`]: `std::env::current_exe()`.
     pub guard: PathBuf,
-    /// This aux's overlay address.
+    /// This aux's overlay address, or 127.0.0.1.
     pub listen: Ipv4Addr,
-    /// Who may connect: the overlay prefix, `10.77.0.0/16`.
+    /// For jobs: [`PORT`] on the overlay.
+    pub port: u16,
+    /// For the statistics page: [`STATS_PORT`] on the overlay.
+    pub stats_port: u16,
+    /// Who may connect: the overlay prefix, `10.77.0.0/16`, or 127.0.0.1.
     pub allow: String,
     /// Jobs at once, at least 1.
     pub slots: u16,
@@ -96,9 +101,9 @@ impl Distccd {
     pub async fn start(config: Config, events: mpsc::UnboundedSender<Event>) -> Result<Self, Failure> {
         let config = Config { slots: config.slots.max(1), ..config };
         let program = program(&config.path)?;
-        check_ports(config.listen)?;
+        check_ports(&config)?;
         let running = Running::start(&config, &program).await?;
-        let stats = (config.listen, STATS_PORT).into();
+        let stats = (config.listen, config.stats_port).into();
         let (stop, stopped) = oneshot::channel();
         let watcher = Watcher { config, program, events, restarts: Restarts::default(), deaths: 0, count: 0 };
         Ok(Self { stop, watcher: tokio::spawn(watcher.watch(running, stopped)), stats })
@@ -132,9 +137,18 @@ fn program(path: &OsStr) -> Result<PathBuf, Failure> {
     })
 }
 
-fn check_ports(listen: Ipv4Addr) -> Result<(), Failure> {
-    for port in [PORT, STATS_PORT] {
-        TcpListener::bind((listen, port)).map_err(|error| cannot_listen(listen, port, &error))?;
+/// Two ports of 127.0.0.1 that nobody has just now.
+pub fn free_ports() -> Result<[u16; 2], Failure> {
+    let failed = |error: io::Error| cannot_listen(Ipv4Addr::LOCALHOST, 0, &error);
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed);
+    let both = [listen()?, listen()?];
+    let [one, other] = both.each_ref().map(|listener| listener.local_addr().map(|address| address.port()));
+    Ok([one.map_err(failed)?, other.map_err(failed)?])
+}
+
+fn check_ports(config: &Config) -> Result<(), Failure> {
+    for port in [config.port, config.stats_port] {
+        TcpListener::bind((config.listen, port)).map_err(|error| cannot_listen(config.listen, port, &error))?;
     }
     Ok(())
 }
@@ -229,7 +243,7 @@ impl Running {
 
     async fn ready(&mut self, config: &Config) -> Result<(), Failure> {
         let hint = format!("see `{}`", config.log.display());
-        let page = (config.listen, STATS_PORT).into();
+        let page = (config.listen, config.stats_port).into();
         let answers = async {
             while stats::fetch(page).await.is_err() {
                 tokio::time::sleep(READY_TICK).await;
@@ -271,7 +285,7 @@ fn command(config: &Config, program: &Path, log: File) -> Command {
     command.arg(guard::VERB).arg("--").arg(program);
     command.args(["--no-detach", "--daemon", "--log-stderr", "--log-level=notice", "--nice", "0", "--stats"]);
     command.args(["--listen", &config.listen.to_string(), "--allow", &config.allow]);
-    command.args(["--port", &PORT.to_string(), "--stats-port", &STATS_PORT.to_string()]);
+    command.args(["--port", &config.port.to_string(), "--stats-port", &config.stats_port.to_string()]);
     command.args(["--jobs", &config.slots.to_string()]);
     let as_root = nix::unistd::geteuid().is_root();
     command.env_clear().envs(environment(std::env::vars_os(), &config.path, as_root));

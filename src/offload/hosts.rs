@@ -5,13 +5,15 @@
 //! primary keeps its cores for what only it can do: preprocessing, linking, make.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::SocketAddrV4;
+
+use super::distccd::PORT;
 
 /// One aux that is up, and the jobs it takes at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aux {
-    /// Its overlay address, where its distccd listens.
-    pub address: Ipv4Addr,
+    /// Where distcc reaches its distccd: the overlay address, or a port of this machine that leads there.
+    pub address: SocketAddrV4,
     /// Jobs at once; an aux with 0 is left out.
     pub slots: u16,
 }
@@ -27,7 +29,7 @@ const REMOTE_SLOTS_PER_PREPROCESSOR: u32 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
     cores: u32,
-    aux: BTreeMap<Ipv4Addr, u16>,
+    aux: BTreeMap<SocketAddrV4, u16>,
 }
 
 impl Hosts {
@@ -66,12 +68,17 @@ impl Hosts {
         }
         let mut words =
             vec![format!("--localslots={}", self.cores), format!("--localslots_cpp={}", self.preprocessors())];
-        words.extend(self.aux.iter().map(|(address, slots)| format!("{address}/{slots}")));
+        words.extend(self.aux.iter().map(|(address, slots)| format!("{}/{slots}", host(*address))));
         if self.local_slots() > 0 {
             words.push(format!("localhost/{}", self.local_slots()));
         }
         words.join(" ")
     }
+}
+
+/// `HOSTID[:PORT]`. An address, even 127.0.0.1, is a machine to distcc; only the word `localhost` is not.
+fn host(address: SocketAddrV4) -> String {
+    if address.port() == PORT { address.ip().to_string() } else { address.to_string() }
 }
 
 /// Whether a `DISTCC_HOSTS` line names a machine other than this one.
@@ -90,6 +97,14 @@ mod tests {
         let hosts = Hosts::new(4, [aux(2, 4), aux(3, 4)]);
         assert_eq!(hosts.line(), "--localslots=4 --localslots_cpp=8 10.77.0.2/4 10.77.0.3/4 localhost/3");
         assert_eq!(hosts.total(), 11);
+    }
+
+    #[test]
+    fn an_aux_behind_a_port_of_this_machine_is_remote_all_the_same() {
+        let here = |port| Aux { address: SocketAddrV4::new([127, 0, 0, 1].into(), port), slots: 2 };
+        let line = Hosts::new(2, [here(40001), here(40002)]).line();
+        assert!(line.ends_with(" 127.0.0.1:40001/2 127.0.0.1:40002/2 localhost/2"), "{line}");
+        assert!(has_remote(&line));
     }
 
     #[test]
@@ -122,6 +137,6 @@ mod tests {
     }
 
     fn aux(last: u8, slots: u16) -> Aux {
-        Aux { address: Ipv4Addr::new(10, 77, 0, last), slots }
+        Aux { address: SocketAddrV4::new([10, 77, 0, last].into(), PORT), slots }
     }
 }

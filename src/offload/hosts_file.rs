@@ -37,6 +37,8 @@ fn fresh(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+
     use super::super::hosts::Aux;
     use super::*;
 
@@ -45,7 +47,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("hosts");
         let few = Hosts::new(2, []);
-        let many = Hosts::new(2, (2..200).map(|last| Aux { address: [10, 77, 0, last].into(), slots: 4 }));
+        let many = Hosts::new(
+            2,
+            (2..200).map(|last| Aux { address: SocketAddrV4::new([10, 77, 0, last].into(), 3632), slots: 4 }),
+        );
         write(&path, &few).expect("writable");
         let writer = std::thread::spawn({
             let (path, few, many) = (path.clone(), few.clone(), many.clone());

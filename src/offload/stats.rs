@@ -6,14 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 /// The page of a busy daemon has about 800 bytes.
 const MAX_LEN: u64 = 64 * 1024;
 
 /// For the whole exchange. The page is made from counters in memory.
-const TIMEOUT: Duration = Duration::from_secs(1);
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counters since this distccd started, and what it has just now. A line that a version of distccd does not print counts as 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,15 +74,23 @@ pub struct Malformed;
 /// The page of the distccd whose statistics port is `address`. It comes without being asked for, and asking harms: distccd closes
 /// with our request unread, and the reset that follows may overtake the page. Fails after a second, and on more than 64 KiB.
 pub async fn fetch(address: SocketAddr) -> io::Result<Stats> {
-    let page = tokio::time::timeout(TIMEOUT, page(address)).await??;
-    Stats::parse(&String::from_utf8_lossy(&page)).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    let page = async { page(TcpStream::connect(address).await?).await };
+    parse(tokio::time::timeout(TIMEOUT, page).await??)
 }
 
-async fn page(address: SocketAddr) -> io::Result<Vec<u8>> {
-    let stream = TcpStream::connect(address).await?;
+/// The page that comes over a connection to such a port, by whatever way it was made. Fails as [`fetch`] does.
+pub async fn read(connection: impl AsyncRead + Unpin) -> io::Result<Stats> {
+    parse(tokio::time::timeout(TIMEOUT, page(connection)).await??)
+}
+
+async fn page(connection: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    stream.take(MAX_LEN).read_to_end(&mut page).await?;
+    connection.take(MAX_LEN).read_to_end(&mut page).await?;
     Ok(page)
+}
+
+fn parse(page: Vec<u8>) -> io::Result<Stats> {
+    Stats::parse(&String::from_utf8_lossy(&page)).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Counts jobs on across restarts of a distccd, whose own counter begins at 0 each time.

@@ -47,7 +47,7 @@ impl Guesses {
         self.predicted.by_ref().find(|port| self.given.insert(*port))
     }
 
-    fn from_block(&mut self) -> Option<u16> {
+    fn of_block(&mut self) -> Option<u16> {
         while std::mem::replace(&mut self.near, false) && !self.block.is_empty() {
             let port = self.block.swap_remove(self.rng.random_range(..self.block.len()));
             if self.given.insert(port) {
@@ -76,7 +76,7 @@ impl Iterator for Guesses {
 
     fn next(&mut self) -> Option<u16> {
         self.left = self.left.checked_sub(1)?;
-        self.predicted().or_else(|| self.from_block()).or_else(|| self.anywhere())
+        self.predicted().or_else(|| self.of_block()).or_else(|| self.anywhere())
     }
 }
 

@@ -5,7 +5,7 @@
 //! is the acknowledgement number of the last segment that the program's own TCP sent, which we saw on its way into the tunnel; where it is
 //! behind, the program's TCP answers with a challenge that carries the right one, and we reset again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 
 const PROTOCOL_TCP: u8 = 6;
@@ -18,6 +18,23 @@ const TCP_HEADER: usize = 20;
 
 /// Connections remembered; a build has one for each running job.
 const MAX_CONNECTIONS: usize = 4096;
+
+/// Of those, so many that have said all: most are over, which is not seen from this side alone, and some still wait for an answer.
+const MAX_CLOSING: usize = 512;
+
+/// A peer's address and the two ports, as the program here sends them.
+type Flow = (Ipv4Addr, [u8; 4]);
+
+/// What is known of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    /// Our own address.
+    here: Ipv4Addr,
+    /// The last acknowledgement number that was sent.
+    ack: u32,
+    /// Whether a FIN was sent.
+    closing: bool,
+}
 
 /// A segment that a program here has sent into the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +65,40 @@ fn is_ipv4(packet: &[u8]) -> bool {
 /// The connections that programs here have through the tunnel.
 #[derive(Debug, Default)]
 pub struct Connections {
-    /// By peer address and the two ports; the value is our own address and the last acknowledgement number.
-    open: BTreeMap<(Ipv4Addr, [u8; 4]), (Ipv4Addr, u32)>,
+    open: BTreeMap<Flow, Last>,
+    /// In the order in which they said all; some may have ended since.
+    closing: VecDeque<Flow>,
 }
 
 impl Connections {
     /// Notes a packet on its way into the tunnel.
     pub fn note(&mut self, packet: &[u8]) {
         let Some(segment) = parse(packet) else { return };
-        let key = (segment.to, segment.ports);
-        if segment.flags & (RST | FIN) != 0 {
-            self.open.remove(&key);
-        } else if segment.flags & ACK != 0 && (self.open.len() < MAX_CONNECTIONS || self.open.contains_key(&key)) {
-            self.open.insert(key, (segment.from, segment.ack));
+        let flow = (segment.to, segment.ports);
+        if segment.flags & (RST | SYN) != 0 {
+            self.open.remove(&flow);
+        }
+        let known = self.open.get(&flow).copied();
+        let is_open = segment.flags & ACK != 0 && segment.flags & RST == 0;
+        if !is_open || known.is_none() && self.open.len() >= MAX_CONNECTIONS {
+            return;
+        }
+        let was_closing = known.is_some_and(|last| last.closing);
+        let closing = was_closing || segment.flags & FIN != 0;
+        self.open.insert(flow, Last { here: segment.from, ack: segment.ack, closing });
+        if closing && !was_closing {
+            self.note_closing(flow);
+        }
+    }
+
+    /// A FIN is kept and not taken for the end: what acknowledges the peer's own comes after it, and would look like a new connection.
+    fn note_closing(&mut self, flow: Flow) {
+        self.closing.push_back(flow);
+        while self.closing.len() > MAX_CLOSING {
+            let oldest = self.closing.pop_front();
+            if let Some(oldest) = oldest.filter(|oldest| self.open.get(oldest).is_some_and(|last| last.closing)) {
+                self.open.remove(&oldest);
+            }
         }
     }
 
@@ -70,7 +108,7 @@ impl Connections {
         for (key, _) in &lost {
             self.open.remove(key);
         }
-        lost.into_iter().map(|((peer, ports), (here, ack))| reset(peer, here, ports, ack, 0, RST)).collect()
+        lost.into_iter().map(|((peer, ports), last)| reset(peer, last.here, ports, last.ack, 0, RST)).collect()
     }
 }
 
@@ -170,13 +208,36 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_and_those_of_others_are_left_alone() {
+    fn a_connection_that_was_reset_and_those_of_others_are_left_alone() {
         let mut connections = Connections::default();
         connections.note(&segment(7, 100, ACK));
-        connections.note(&segment(7, 100, ACK | FIN));
+        connections.note(&segment(7, 100, ACK | RST));
         assert!(connections.reset_all(PEER).is_empty());
         connections.note(&segment(7, 100, ACK));
         assert!(connections.reset_all(Ipv4Addr::new(10, 77, 0, 3)).is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_has_said_all_and_waits_for_its_answer_is_reset_too() {
+        let mut connections = Connections::default();
+        connections.note(&segment(7, 100, ACK | FIN));
+        connections.note(&segment(8, 300, ACK));
+        let resets = connections.reset_all(PEER);
+        assert_eq!(resets.iter().filter_map(|reset| parse(reset)).map(|reset| reset.seq).collect::<Vec<_>>(), [300]);
+    }
+
+    #[test]
+    fn however_many_connections_have_ended_a_new_one_is_remembered() {
+        let mut connections = Connections::default();
+        for port in 0..2 * MAX_CONNECTIONS as u16 {
+            for (ack, flags) in [(1, ACK), (2, ACK | FIN), (3, ACK)] {
+                connections.note(&from_port(port, ack, flags));
+            }
+        }
+        connections.note(&from_port(60_000, 7, ACK));
+        let resets = connections.reset_all(PEER);
+        assert_eq!(resets.len(), MAX_CLOSING + 1);
+        assert!(resets.iter().filter_map(|reset| parse(reset)).any(|reset| reset.seq == 7));
     }
 
     #[test]
@@ -208,6 +269,11 @@ mod tests {
             Connections::default().note(&packet);
             let _ = (answer(&packet), destination(&packet), source(&packet));
         }
+    }
+
+    fn from_port(port: u16, ack: u32, flags: u8) -> Vec<u8> {
+        let [high, low] = port.to_be_bytes();
+        reset(HERE, PEER, [PORTS[2], PORTS[3], high, low], 7, ack, flags)
     }
 
     fn segment(seq: u32, ack: u32, flags: u8) -> Vec<u8> {

@@ -67,12 +67,13 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Foreign libraries that one room keeps from all others.
-const OWNERS: [(&str, &[&str]); 8] = [
+const OWNERS: [(&str, &[&str]); 9] = [
     ("boringtun", &["src/proto/tunnel.rs"]),
     ("stun_codec", &["src/proto/stun.rs", "src/proto/filtering.rs"]),
     ("octocrab", &["src/github/rest.rs"]),
     ("zip", &["src/github/archive.rs"]),
     ("tun_rs", &["src/link/tun.rs"]),
+    ("smoltcp", &["src/link/stack/"]),
     ("socket2", &["src/link/socket.rs"]),
     ("caps", &["src/privilege.rs"]),
     ("clap", &["src/cli.rs", "src/cli/", "src/config.rs", "src/log.rs"]),

@@ -1,5 +1,5 @@
-//! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands. Figures go to
-//! stdout; nothing passes or fails by them.
+//! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands, `bench userspace`
+//! what a stream through it gives without a TUN device. Figures go to stdout; nothing passes or fails by them.
 
 #![expect(clippy::print_stdout, reason = "its output is its result")]
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use netns_tests::lab::Nat;
 use netns_tests::stage::{DELAY, Process, Stage};
+use netns_tests::throughput::{Device, Rig};
 
 /// Measures mesh in the lab; needs root
 #[derive(Debug, Parser)]
@@ -34,6 +35,15 @@ enum What {
         #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(10..=3600))]
         seconds: u16,
     },
+    /// One TCP stream over the userspace stack, beside the same over TUN devices
+    Userspace {
+        /// How much, each time
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        megabytes: u16,
+        /// How often; the median counts
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+    },
 }
 
 /// A round that takes longer has failed.
@@ -43,6 +53,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Connect { aux, rounds } => connect(aux, rounds),
         What::Hold { seconds } => hold(seconds),
+        What::Userspace { megabytes, rounds } => userspace(megabytes.into(), rounds),
     }
 }
 
@@ -77,6 +88,44 @@ fn hold(seconds: u16) -> Result<()> {
     ensure!(code == 0, "the primary ended with {code}");
     ensure!(aux.wait(DEADLINE)? == 0, "the aux failed: {}", aux.output());
     Ok(())
+}
+
+/// A far network, where a window bounds a stream, and a near one, where the machine does.
+const FAR_AND_NEAR: [Duration; 2] = [DELAY, Duration::from_millis(1)];
+
+fn userspace(megabytes: usize, rounds: u16) -> Result<()> {
+    println!(
+        "one TCP stream of {megabytes} MB between runners behind azure NATs: MB/s, median of {rounds}, and CPU of both meshes"
+    );
+    println!("one way  to       TUN             userspace       ratio");
+    for delay in FAR_AND_NEAR {
+        let rigs = [Rig::new(Device::Tun, delay)?, Rig::new(Device::Userspace, delay)?];
+        for back in [false, true] {
+            let [tun, stack] = side_by_side(&rigs, megabytes, rounds, back)?;
+            let cell = |(speed, cost): (f64, f64)| format!("{speed:>5.1} {cost:>4.1} s/GB");
+            let (ms, to) = (delay.as_millis(), if back { "primary" } else { "aux" });
+            println!("{ms:>4} ms  {to:<7}  {}  {}  {:>5.2}", cell(tun), cell(stack), stack.0 / tun.0);
+        }
+        rigs.into_iter().try_for_each(Rig::end)?;
+    }
+    Ok(())
+}
+
+/// For each: megabytes a second, and seconds of CPU for a gigabyte. They take turns, as the machine may have other work.
+fn side_by_side(rigs: &[Rig; 2], megabytes: usize, rounds: u16, back: bool) -> Result<[(f64, f64); 2]> {
+    let (mut speeds, mut spent) = ([vec![], vec![]], [Duration::ZERO; 2]);
+    for _ in 0..rounds {
+        for (at, rig) in rigs.iter().enumerate() {
+            let before = rig.cpu()?;
+            speeds[at].push(rig.measure(megabytes, back)?);
+            spent[at] += rig.cpu()? - before;
+        }
+    }
+    let gigabytes = (megabytes * usize::from(rounds)) as f64 / 1000.0;
+    Ok([0, 1].map(|at| {
+        speeds[at].sort_by(f64::total_cmp);
+        (speeds[at][speeds[at].len() / 2], spent[at].as_secs_f64() / gigabytes)
+    }))
 }
 
 /// All runners start at once, as the jobs of a matrix at best do.

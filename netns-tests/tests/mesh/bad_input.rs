@@ -19,7 +19,7 @@ const USER: [&str; 5] = ["setpriv", "--reuid", "65534", "--regid", "65534"];
 
 #[test]
 fn flags_and_values_that_make_no_sense_are_named_before_anything_starts() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 22] = [
         (&[], "Usage"),
         (&["frobnicate"], "frobnicate"),
         (&["primary"], "--aux"),
@@ -39,6 +39,9 @@ fn flags_and_values_that_make_no_sense_are_named_before_anything_starts() {
         (&["aux", "--index", "0", "--overlay", "10.77.0.1/16"], "10.77.0.0/16"),
         (&["aux", "--index", "0", "--overlay", "10.77.0.0/31"], "8 to 29"),
         (&["aux", "--index", "0", "--rendezvous", "ftp:somewhere"], "dir:PATH"),
+        (&["aux", "--index", "0", "--tun", "mesh1", "--no-tun"], "--no-tun"),
+        (&["aux", "--index", "0", "--forward", "80:primary"], "8080:aux0:80"),
+        (&["aux", "--index", "0", "--expose", "0"], "--expose"),
     ];
     for (args, named) in cases {
         let (code, output) = run(args, &[]);
@@ -209,10 +212,30 @@ fn stun_servers_without_an_address_are_no_stun_answer() {
 }
 
 #[test]
-fn without_the_right_to_a_tun_device_a_mesh_fails_and_a_build_goes_on_alone() {
+fn without_the_right_to_a_tun_device_only_who_insists_on_one_fails() {
     let rig = Rig::new("no-right");
     let user = [&USER[..], &["--clear-groups"]].concat();
-    rig.fails_unless_it_may_go_on_alone(&user, 86, "M601", &[]);
+    let started = |runner: &Runner, args: &[&str]| rig.stage.mesh_under(runner, &user, args, &[]).unwrap();
+    assert_fails(&mut started(&rig.runner, &["aux", "--index", "0", "--tun", "mesh0"]), 86, "M601");
+    let primary = ["primary", "--aux", "1", "--offload", "none", "--tun", "mesh0", "--", "true"];
+    assert_fails(&mut started(&rig.home, &primary), 86, "M601");
+}
+
+#[test]
+fn what_is_led_where_nothing_can_be_led_is_told_at_the_start() {
+    let rig = Rig::new("forwards");
+    let _taken = rig.home.enter(|| std::net::TcpListener::bind("127.0.0.1:8080").unwrap()).unwrap();
+    let primary = |option: &[&str], exit, code| {
+        let args = [&["primary", "--aux", "1", "--no-tun", "--offload", "none"], option, &["--", "true"]].concat();
+        assert_fails(&mut rig.stage.mesh(&rig.home, &args).unwrap(), exit, code);
+    };
+    primary(&["--forward", "8080:aux0:80"], 91, "M605");
+    primary(&["--forward", "0:primary:80"], 2, "M110");
+    primary(&["--expose", "80", "--expose", "80"], 91, "M605");
+    for option in [["--forward", "0:aux1:80"], ["--expose", "3632"]] {
+        let args = [&["aux", "--index", "0", "--no-tun"], &option[..]].concat();
+        assert_fails(&mut rig.stage.mesh(&rig.runner, &args).unwrap(), 2, "M110");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use netns_tests::lab::Nat;
 use netns_tests::stage::Stage;
 
 /// Two cores compile everything twice in less.
-const BUILD: Duration = Duration::from_secs(60);
+pub(crate) const BUILD: Duration = Duration::from_secs(60);
 
 /// Modules of the generated project, each a C file of its own.
 const MODULES: usize = 36;
@@ -50,7 +50,7 @@ fn objects_compiled_on_the_aux_equal_local_ones_and_the_program_passes_its_test(
 }
 
 /// A project whose objects would tell where and how they were compiled: paths by `__FILE__`, line numbers, debug information.
-fn generate(project: &Path) {
+pub(crate) fn generate(project: &Path) {
     fs::create_dir_all(project.join("src")).unwrap();
     let mut header = String::from("#pragma once\n#include <assert.h>\n#include <stdio.h>\n#include <stdlib.h>\n");
     let mut main = String::from("#include \"all.h\"\nint main(void) {\n  unsigned long sum = 0;\n");
@@ -81,7 +81,7 @@ const MAKEFILE: &str = "CFLAGS = -O2 -g -Wall\nsources := $(wildcard src/*.c)\n\
     program: $(sources:.c=.o)\n\t$(CC) -o $@ $^\n%.o: %.c src/all.h\n\t$(CC) $(CFLAGS) -c -o $@ $<\n";
 
 /// The number that the algorithm gives in any build: what a second program, built without make, prints.
-fn passes_its_test(project: &Path) -> bool {
+pub(crate) fn passes_its_test(project: &Path) -> bool {
     let expected = project.join("expected");
     let sources = (0..MODULES).map(|i| format!("src/module_{i}.c")).chain(["src/main.c".into()]);
     let built = Command::new("cc").arg("-o").arg(&expected).args(sources).current_dir(project).status().unwrap();

@@ -18,3 +18,4 @@ mod rendezvous_faults;
 mod repairing;
 mod secrets;
 mod surviving;
+mod userspace;
