@@ -81,7 +81,7 @@ pub(crate) fn transfer(from: &Runner, to: &Runner, addr: &str, bytes: usize) -> 
     let mut sender = from.enter(|| TcpStream::connect_timeout(&there, SOON)).unwrap().unwrap();
     let (mut receiver, _) = listener.accept().unwrap();
     receiver.set_read_timeout(Some(SOON)).unwrap();
-    let data: Vec<u8> = (0..bytes).map(|at| (at * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..bytes).map(|at| ((at * 31) >> 3) as u8).collect();
     let expected = data.clone();
     let writer = thread::spawn(move || sender.write_all(&data));
     let mut received = vec![];
