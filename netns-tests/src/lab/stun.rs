@@ -152,7 +152,8 @@ fn receive(socket: &UdpSocket, server: SocketAddr, transaction: [u8; 12]) -> Res
                 }
             }
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            // Interrupted: a read with a timeout ends when a child of another thread does, if some thread has SIGCHLD blocked just then.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::Interrupted) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(None),
             Err(error) => return Err(error.into()),
         }

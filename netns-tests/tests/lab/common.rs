@@ -1,5 +1,6 @@
 //! Packets that the tests of the lab send and wait for. Not here: what they show.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -77,12 +78,23 @@ pub(crate) fn receive(socket: &UdpSocket) -> (String, SocketAddr) {
 }
 
 /// Without what a STUN server says twice: on a loaded machine it may have been asked twice.
-fn next(socket: &UdpSocket) -> std::io::Result<(String, SocketAddr)> {
+fn next(socket: &UdpSocket) -> io::Result<(String, SocketAddr)> {
     let mut buffer = [0; 1500];
     loop {
-        let (len, from) = socket.recv_from(&mut buffer)?;
+        let (len, from) = recv_from(socket, &mut buffer)?;
         if buffer[..len].get(4..8) != Some(&STUN_MAGIC) {
             return Ok((String::from_utf8_lossy(&buffer[..len]).into_owned(), from));
+        }
+    }
+}
+
+/// As the method, but goes on when interrupted. A read with a timeout is, when a child of another thread ends while some thread has SIGCHLD
+/// blocked, as it has while it starts one.
+pub(crate) fn recv_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
 }

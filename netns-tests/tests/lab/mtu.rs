@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use netns_tests::lab::{Lab, Nat, Runner, Server, wait_until};
 
-use crate::common::{FULL_TTL, SOON, lab_with_server, receive, runner, send, server_socket, socket};
+use crate::common::{FULL_TTL, SOON, lab_with_server, receive, recv_from, runner, send, server_socket, socket};
 
 const PORT: u16 = 46_000;
 const NARROW: u16 = 1300;
@@ -132,7 +132,7 @@ fn send_and_receive(from: &UdpSocket, to: std::net::SocketAddr, there: &UdpSocke
         from.send_to(&payload(*size), to).expect("it fits the first link");
     }
     let mut buffer = [0; 2000];
-    let mut next = || (there.recv(&mut buffer).expect("the last one arrives") + HEADERS) as u16;
+    let mut next = || (recv_from(there, &mut buffer).expect("the last one arrives").0 + HEADERS) as u16;
     let mut arrived = vec![next()];
     while arrived.last() != sizes.last() {
         arrived.push(next());

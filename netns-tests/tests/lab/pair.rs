@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use netns_tests::lab::{Access, Lab, Nat, Runner, wait_until};
 
-use crate::common::{FULL_TTL, LOW_TTL, SOON, drain, lab_with_server, mapped_socket, runner_with, send};
+use crate::common::{FULL_TTL, LOW_TTL, SOON, drain, lab_with_server, mapped_socket, recv_from, runner_with, send};
 
 const ROUNDS: usize = 5;
 const UNUSED_PORT: u16 = 60_000;
@@ -106,7 +106,7 @@ impl Pair {
     /// Takes packets up to the next one with this text.
     fn await_text(&self, socket: &UdpSocket, text: &str) {
         let mut buffer = [0; 1500];
-        let mut next = || socket.recv(&mut buffer).map(|len| buffer[..len] == *text.as_bytes());
+        let mut next = || recv_from(socket, &mut buffer).map(|(len, _)| buffer[..len] == *text.as_bytes());
         while !next().unwrap_or_else(|error| panic!("{}: no packet {text}: {error}", self.kinds())) {}
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netns_tests::lab::{Runner, mapped_addr, wait_until};
 
-use crate::common::{FULL_TTL, LOW_TTL, SOON, send, socket};
+use crate::common::{FULL_TTL, LOW_TTL, SOON, recv_from, send, socket};
 
 const ROUNDS: usize = 4;
 const HELLO: &[u8] = b"hello";
@@ -60,7 +60,7 @@ impl End {
     fn listen(&self) -> Vec<SocketAddr> {
         let mut buffer = [0; 1500];
         let next = || {
-            let (len, from) = self.socket.recv_from(&mut buffer).ok()?;
+            let (len, from) = recv_from(&self.socket, &mut buffer).ok()?;
             Some((from, buffer[..len] == *HELLO))
         };
         std::iter::from_fn(next).filter(|(_, is_hello)| *is_hello).map(|(from, _)| from).collect()

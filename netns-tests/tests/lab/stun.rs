@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use netns_tests::lab::{Nat, binding};
 
-use crate::common::{lab_with_server, runner, socket};
+use crate::common::{lab_with_server, recv_from, runner, socket};
 
 #[test]
 fn both_addresses_answer() {
@@ -32,7 +32,7 @@ fn a_change_request_to_the_first_address_is_answered_by_the_second_and_its_other
 
     socket.send_to(&CHANGE_REQUEST, first).expect("a packet can be sent");
 
-    let (_, from) = socket.recv_from(&mut [0; 1500]).expect("coturn answers");
+    let (_, from) = recv_from(&socket, &mut [0; 1500]).expect("coturn answers");
     assert_eq!(from, other);
 }
 
