@@ -119,3 +119,48 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
     );
     prop_oneof![garbage, tcp]
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Of every protocol, from strangers and from addresses of peers and servers alike: nobody is answered, nothing is decided anew.
+    #[test]
+    fn what_is_not_authentic_changes_no_state_and_gets_no_answer(
+        datagrams in prop::collection::vec((0..6usize, prop::collection::vec(any::<u8>(), 0..200), 0..4usize), 1..20),
+    ) {
+        let mut net = Internet::new(31, Weather::default());
+        net.add_relay();
+        let hosts = [net.host(Role::Primary, AZURE), net.host(Role::Aux(0), MASQ)];
+        prop_assert!(net.run_until(Duration::from_secs(8), Internet::all_up));
+        net.run_for(Duration::from_millis(6100));
+        let peer = net.route(hosts[0], Role::Aux(0)).and_then(|route| route.addr()).expect("a direct route");
+        let sources = [peer, addr("203.0.113.66:6666"), addr("192.0.2.1:3478"), addr("192.0.2.9:3479")];
+        let node = |net: &Internet| {
+            let node = &net.hosts[hosts[0]].node;
+            (node.peers(net.now), node.poll_timeout(), node.candidates().collect::<Vec<_>>(), node.epoch(), node.relayed())
+        };
+        let (before, sent, noticed) = (node(&net), net.hosts[hosts[0]].sent, net.hosts[hosts[0]].events.len());
+        for (kind, body, source) in datagrams {
+            let datagram = [MAGICS[kind], &body].concat();
+            let from = sources[source];
+            net.input(hosts[0], |node, now| node.handle_datagram(now, SocketId::MAIN, from, &datagram));
+        }
+        prop_assert_eq!(node(&net), before);
+        prop_assert_eq!((net.hosts[hosts[0]].sent, net.hosts[hosts[0]].events.len()), (sent, noticed));
+    }
+}
+
+/// How datagrams of each protocol begin: none, a STUN response, a probe from aux 0 to the primary, a relay frame between them, a registration,
+/// a WireGuard transport message.
+const MAGICS: [&[u8]; 6] = [
+    &[],
+    &[1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42],
+    b"MSH1\x00\x01\x00\x00",
+    b"MSR1\x00\x01\x00\x00\x00\x01\x00\x00",
+    b"MSQ1",
+    &[4, 0, 0, 0],
+];
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}

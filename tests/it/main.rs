@@ -8,4 +8,5 @@ mod matrix;
 mod packet;
 mod punch;
 mod relays;
+mod scale;
 mod sim;
