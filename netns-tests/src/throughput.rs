@@ -1,6 +1,6 @@
 //! How fast one TCP stream passes through a mesh, with TUN devices and over the userspace stack, in one run. Figures, no verdict.
 
-use std::io::{Read, Write};
+use std::io::{self, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,7 +77,7 @@ impl Rig {
             anyhow::Ok(received)
         })?;
         let took = started.elapsed().as_secs_f64();
-        ensure!(received == megabytes * 1_000_000, "only {received} bytes arrived");
+        ensure!(received == megabytes as u64 * 1_000_000, "only {received} bytes arrived");
         Ok(megabytes as f64 / took)
     }
 
@@ -108,14 +108,8 @@ fn send(stream: &mut TcpStream, megabytes: usize) -> Result<()> {
     stream.shutdown(Shutdown::Write).context("say that it was all")
 }
 
-fn drain(stream: &mut TcpStream) -> Result<usize> {
-    let (mut total, mut buffer) = (0, vec![0; 1 << 17]);
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(total),
-            len => total += len,
-        }
-    }
+fn drain(stream: &mut TcpStream) -> Result<u64> {
+    Ok(io::copy(&mut BufReader::with_capacity(1 << 17, stream), &mut io::sink())?)
 }
 
 /// What it says of its one forward: `127.0.0.1:PORT leads to ...`.
