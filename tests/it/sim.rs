@@ -103,6 +103,10 @@ pub struct Host {
     pub site: SiteId,
     keys: KeyRing,
     alive: bool,
+    /// When its node has something to do.
+    timeout: Option<Instant>,
+    /// Whether it reads what other aux have published.
+    reads_aux: bool,
     /// Its address on the LAN.
     inside: Ipv4Addr,
     sockets: BTreeMap<u16, SocketId>,
@@ -234,6 +238,8 @@ impl Internet {
             loses_openings: false,
             site,
             alive: true,
+            timeout: None,
+            reads_aux: false,
             inside,
             sockets: BTreeMap::from([(port, SocketId::MAIN)]),
             next_port: 0,
@@ -329,7 +335,7 @@ impl Internet {
 
     fn next(&self) -> Option<Instant> {
         let delivery = self.queue.keys().next().map(|(at, _)| *at);
-        let timeouts = self.hosts.iter().filter(|host| host.alive).filter_map(|host| host.node.poll_timeout());
+        let timeouts = self.hosts.iter().filter(|host| host.alive).filter_map(|host| host.timeout);
         timeouts.chain(delivery).min().map(|at| at.max(self.now))
     }
 
@@ -346,7 +352,7 @@ impl Internet {
             return;
         }
         for id in 0..self.hosts.len() {
-            if self.hosts[id].alive && self.hosts[id].node.poll_timeout().is_some_and(|at| at <= now) {
+            if self.hosts[id].alive && self.hosts[id].timeout.is_some_and(|at| at <= now) {
                 self.input(id, |node, now| node.handle_timeout(now));
             }
         }
@@ -363,6 +369,7 @@ impl Internet {
         while let Some(event) = self.hosts[id].node.poll_event() {
             self.notice(id, event);
         }
+        self.hosts[id].timeout = self.hosts[id].node.poll_timeout();
     }
 
     fn send(&mut self, id: HostId, transmit: Transmit) {
@@ -496,6 +503,7 @@ impl Internet {
 
     /// From now on it reads everybody's announcements, and those that are there already.
     fn strand(&mut self, id: HostId) {
+        self.hosts[id].reads_aux = true;
         for published in self.published.clone() {
             self.deliver_announcement(id, published);
         }
@@ -518,6 +526,10 @@ impl Internet {
     }
 
     fn deliver_announcement(&mut self, host: HostId, published: Published) {
+        let Host { role, reads_aux, .. } = self.hosts[host];
+        if role != Role::Primary && published.name.role != Role::Primary && !reads_aux {
+            return;
+        }
         for _ in 0..self.weather.readings {
             let late = self.weather.rendezvous_jitter.mul_f64(self.rng.random());
             let at = self.now + self.weather.rendezvous + late;
