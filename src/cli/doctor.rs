@@ -1,13 +1,13 @@
-//! `mesh doctor`: what network is this, and what is missing for a mesh? Each check stands alone, so that all of them are seen at once.
+//! `mesh doctor`: what network is this, and what is missing for a mesh? Each check stands alone, so that all of them are seen at once. What is
+//! asked over the network is in [`questions`].
 
-use std::collections::BTreeMap;
+mod questions;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use clap::Args;
-use rand::SeedableRng;
-use rand_chacha::ChaCha20Rng;
 use serde::Serialize;
 
 use super::actions::put;
@@ -15,18 +15,14 @@ use super::session::resolve;
 use super::{Outcome, device, env};
 use crate::config::CommonArgs;
 use crate::exit::{Exit, Failure};
-use crate::link::socket::Socket;
-use crate::link::{clock, hops, interfaces, routes};
+use crate::link::sockets::Sockets;
+use crate::link::{hops, routes};
 use crate::offload::{distccd, search};
-use crate::proto::filtering::{Filtering, FilteringTest};
+use crate::proto::crossing::{Side, can_punch};
+use crate::proto::filtering::Filtering;
 use crate::proto::hops::opening_ttl;
-use crate::proto::nat::{Mapping, egress_addresses, mapping};
-use crate::proto::route::SocketId;
-use crate::proto::stun::StunClient;
-use crate::proto::transmit::Transmit;
-
-/// STUN settles after 3 s; a bound on top, in case the clock jumps.
-const DEADLINE: Duration = Duration::from_secs(5);
+use crate::proto::nat::ports::Ports;
+use crate::proto::nat::{Behaviour, Mapping};
 
 /// What `doctor` takes.
 #[derive(Debug, Args)]
@@ -69,8 +65,11 @@ struct Finding {
 struct Diagnosis<'a> {
     version: &'static str,
     mapping: Mapping,
+    ports: Ports,
     filtering: Filtering,
-    egress: usize,
+    egress: u8,
+    crossings: BTreeMap<&'static str, String>,
+    relays: BTreeMap<String, bool>,
     reflexive: Vec<String>,
     hosts: Vec<String>,
     routers: BTreeMap<u8, IpAddr>,
@@ -80,38 +79,48 @@ struct Diagnosis<'a> {
 
 /// Runs the verb. The exit code is that of the first thing without which there is no mesh.
 pub(super) async fn run(args: DoctorArgs) -> Outcome {
-    let socket = Socket::bind(args.common.listen)?;
+    let mut sockets = Sockets::bind(args.common.listen)?;
     let servers = resolve(&args.common.stun_servers()).await;
-    let hosts = interfaces::host_addresses(socket.port(), None);
+    let hosts = sockets.host_addresses();
     let target = servers.first().map(SocketAddr::ip);
-    let (samples, filtering, routers) = tokio::join!(ask(&socket, &servers), filtering(&servers), async {
-        match target {
-            Some(IpAddr::V4(target)) => hops::routers(target).await,
-            _ => BTreeMap::new(),
-        }
-    });
+    let (samples, filtering, routers, relays) = tokio::join!(
+        questions::mapping(&mut sockets, &servers, hosts.first().map_or(0, SocketAddr::port)),
+        questions::filtering(&servers),
+        async {
+            match target {
+                Some(IpAddr::V4(target)) => hops::routers(target).await,
+                _ => BTreeMap::new(),
+            }
+        },
+        questions::relays(&args.common),
+    );
     let mut reflexive: Vec<SocketAddr> = samples.iter().map(|sample| sample.mapped).collect();
     reflexive.sort();
     reflexive.dedup();
-    let (mapping, egress) = (mapping(&samples), egress_addresses(&samples));
+    let behaviour = Behaviour::classify(&samples);
+    let side = side(behaviour, filtering, &reflexive, &hosts);
     let tun = tun(&args.common);
-    let findings = [
+    let mut findings = vec![
         key(&args.common),
         meeting_place(&args.common),
-        stun(samples.len(), servers.len(), &args.common),
-        nat(mapping, filtering, egress, &reflexive, &hosts),
+        stun(samples.iter().map(|sample| sample.server).collect::<BTreeSet<_>>().len(), servers.len(), &args.common),
+        nat(behaviour, filtering, &side),
         overlay(&args.common, tun.verdict == Verdict::Good && !args.common.no_tun),
         tun,
         sudo(),
         distcc(),
         fuse(),
     ];
+    findings.extend(relays.iter().map(|(name, answers)| relay(name, *answers)));
     let show = |addr: &SocketAddr| if args.show_ips { addr.to_string() } else { hide(addr) };
     let diagnosis = Diagnosis {
         version: env!("CARGO_PKG_VERSION"),
-        mapping,
+        mapping: behaviour.mapping,
+        ports: behaviour.ports,
         filtering,
-        egress,
+        egress: behaviour.egress,
+        crossings: crossings(&side),
+        relays,
         reflexive: reflexive.iter().map(show).collect(),
         hosts: hosts.iter().map(show).collect(),
         opening_ttl: opening_ttl(&routers),
@@ -142,7 +151,41 @@ fn for_people(diagnosis: &Diagnosis<'_>) -> String {
         }
     }
     let seen = if diagnosis.reflexive.is_empty() { "nobody".into() } else { diagnosis.reflexive.join(", ") };
-    text + &format!("      seen as {seen}; opening packets travel {} hops\n", diagnosis.opening_ttl)
+    text.push_str(&format!("      seen as {seen}; opening packets travel {} hops\n\n", diagnosis.opening_ttl));
+    for (peer, crossing) in &diagnosis.crossings {
+        text.push_str(&format!("      a runner behind {peer:<34} {crossing}\n"));
+    }
+    text
+}
+
+/// Between this machine and the internet.
+fn side(behaviour: Behaviour, filtering: Filtering, reflexive: &[SocketAddr], hosts: &[SocketAddr]) -> Side {
+    if reflexive.is_empty() {
+        Side::Blocked
+    } else if reflexive.iter().any(|seen| hosts.contains(seen)) {
+        Side::Public
+    } else {
+        Side::Nat(behaviour, filtering)
+    }
+}
+
+/// How this machine and one behind each kind of NAT would meet, by [`can_punch`].
+fn crossings(side: &Side) -> BTreeMap<&'static str, String> {
+    let nat = |mapping, ports| Side::Nat(Behaviour { mapping, ports, egress: 1 }, Filtering::Unknown);
+    let peers = [
+        ("no NAT", Side::Public),
+        ("an endpoint-independent NAT", nat(Mapping::EndpointIndependent, Ports::Unknown)),
+        ("a NAT that maps by destination", nat(Mapping::AddressAndPortDependent, Ports::Random)),
+    ];
+    peers.into_iter().map(|(name, peer)| (name, can_punch(side, &peer).to_string())).collect()
+}
+
+fn relay(name: &str, answers: bool) -> Finding {
+    if answers {
+        return good("relay", format!("{name} takes us"));
+    }
+    let what = format!("M207 the relay {name} does not take us");
+    note("relay", what, "does `mesh relay` run there, with this key, and is its UDP port open?")
 }
 
 /// The port and the first half of the address: enough to compare, too little to publish.
@@ -151,68 +194,6 @@ fn hide(addr: &SocketAddr) -> String {
         IpAddr::V4(ip) => format!("{}.{}.x.x:{}", ip.octets()[0], ip.octets()[1], addr.port()),
         IpAddr::V6(_) => format!("[..]:{}", addr.port()),
     }
-}
-
-async fn ask(socket: &Socket, servers: &[SocketAddr]) -> Vec<crate::proto::nat::Sample> {
-    let mut rng = ChaCha20Rng::from_os_rng();
-    let mut client = StunClient::new(clock::now(), servers, socket.port(), &mut rng);
-    let mut buffer = [0; 2048];
-    let rounds = async {
-        loop {
-            while let Some((id, to, bytes)) = client.poll_transmit(clock::now()) {
-                let _ = socket.send(&Transmit { socket: id, to, ttl: None, bytes });
-            }
-            if client.handle_timeout(clock::now(), &mut rng) {
-                return;
-            }
-            tokio::select! {
-                () = super::primary::until(client.poll_timeout()) => {}
-                _ = socket.readable() => {
-                    while let Ok(Some((len, from))) = socket.try_receive(&mut buffer) {
-                        client.handle_response(clock::now(), SocketId::MAIN, from, &buffer[..len]);
-                    }
-                }
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DEADLINE, rounds).await;
-    client.samples()
-}
-
-/// How often the questions about filtering are put, and how far apart.
-const ROUNDS: usize = 4;
-const ROUND: Duration = Duration::from_millis(400);
-
-/// The first server that can tell decides. Each is asked from a socket of its own.
-async fn filtering(servers: &[SocketAddr]) -> Filtering {
-    let asked = servers.iter().map(|server| ask_filtering(*server));
-    let mut verdicts = tokio::task::JoinSet::new();
-    asked.for_each(|verdict| drop(verdicts.spawn(verdict)));
-    let verdicts = verdicts.join_all().await;
-    verdicts.into_iter().find(|verdict| *verdict != Filtering::Unknown).unwrap_or_default()
-}
-
-async fn ask_filtering(server: SocketAddr) -> Filtering {
-    let Ok(socket) = Socket::bind(0) else { return Filtering::Unknown };
-    let mut test = FilteringTest::new(server, &mut ChaCha20Rng::from_os_rng());
-    let mut buffer = [0; 2048];
-    for _ in 0..ROUNDS {
-        for (to, bytes) in test.questions() {
-            let _ = socket.send(&Transmit { socket: SocketId::MAIN, to, ttl: None, bytes });
-        }
-        let answers = async {
-            while !test.is_done() && socket.readable().await.is_ok() {
-                while let Ok(Some((len, _))) = socket.try_receive(&mut buffer) {
-                    test.handle_response(&buffer[..len]);
-                }
-            }
-        };
-        let _ = tokio::time::timeout(ROUND, answers).await;
-        if test.is_done() {
-            break;
-        }
-    }
-    test.verdict()
 }
 
 fn good(check: &'static str, what: impl Into<String>) -> Finding {
@@ -261,28 +242,20 @@ fn stun(answers: usize, asked: usize, common: &CommonArgs) -> Finding {
     }
 }
 
-fn nat(
-    mapping: Mapping,
-    filtering: Filtering,
-    egress: usize,
-    reflexive: &[SocketAddr],
-    hosts: &[SocketAddr],
-) -> Finding {
-    let preserved = reflexive.iter().any(|seen| hosts.iter().any(|host| host.port() == seen.port()));
-    let port = if preserved { "port preserved" } else { "port not preserved" };
-    let what = format!("{mapping} mapping, {filtering} filtering, {port}, {egress} egress address(es)");
-    match mapping {
-        _ if reflexive.iter().any(|seen| hosts.contains(seen)) => {
-            good("nat", "none: this machine has a public address")
-        }
-        Mapping::EndpointIndependent if egress == 1 => good("nat", what),
+fn nat(behaviour: Behaviour, filtering: Filtering, side: &Side) -> Finding {
+    let what = format!("{behaviour}, {filtering} filtering");
+    match behaviour.mapping {
+        _ if *side == Side::Public => good("nat", "none: this machine has a public address"),
+        Mapping::EndpointIndependent if behaviour.egress == 1 => good("nat", what),
         Mapping::Unknown => {
             note("nat", "unknown: too few STUN answers", "name servers on two addresses with --stun (MESH_STUN)")
         }
-        Mapping::EndpointIndependent => note("nat", format!("M205 {what}"), "direct paths may fail"),
-        Mapping::AddressDependent | Mapping::AddressAndPortDependent => {
-            note("nat", format!("M202 {what}"), "direct paths to runners behind a NAT of this kind do not come up")
-        }
+        Mapping::EndpointIndependent => note("nat", format!("M205 {what}"), "a NAT with one egress address is surer"),
+        Mapping::AddressDependent | Mapping::AddressAndPortDependent => note(
+            "nat",
+            format!("M202 {what}"),
+            "a path to another runner behind such a NAT needs a relay: --relay, or another aux behind a simpler NAT",
+        ),
     }
 }
 
@@ -362,10 +335,21 @@ mod tests {
 
     #[test]
     fn a_symmetric_nat_is_noted_with_its_code() {
-        let seen = ["198.51.100.7:1024".parse().expect("an address")];
-        let finding = nat(Mapping::AddressDependent, Filtering::Unknown, 1, &seen, &[]);
+        let behaviour = Behaviour { mapping: Mapping::AddressDependent, egress: 1, ..Behaviour::default() };
+        let side = Side::Nat(behaviour, Filtering::Unknown);
+        let finding = nat(behaviour, Filtering::Unknown, &side);
         assert_eq!(finding.verdict, Verdict::Note);
         assert!(finding.what.starts_with("M202"), "{}", finding.what);
+    }
+
+    #[test]
+    fn it_says_how_each_kind_of_peer_is_met() {
+        let hard = Behaviour { mapping: Mapping::AddressDependent, egress: 1, ..Behaviour::default() };
+        let met = crossings(&Side::Nat(hard, Filtering::Unknown));
+        assert_eq!(met["no NAT"], "direct");
+        assert!(met["an endpoint-independent NAT"].starts_with("direct once"));
+        assert!(met["a NAT that maps by destination"].starts_with("relayed"));
+        assert!(crossings(&Side::Blocked).values().all(|crossing| crossing.starts_with("no path")));
     }
 
     #[test]

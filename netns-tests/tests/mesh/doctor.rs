@@ -23,6 +23,27 @@ fn it_tells_mapping_filtering_and_how_far_to_open() {
 }
 
 #[test]
+fn it_tells_how_a_nat_that_maps_by_destination_can_be_crossed_and_whether_the_relay_answers() {
+    let stage = Stage::new("doctor-hard").unwrap();
+    let (server, _relay) = crate::common::relay(&stage);
+    let runner = stage.runner("hard", Nat::MasqRand).unwrap();
+    let silent = stage.lab.server("silent").unwrap();
+    let relays = format!("{server},{}:3479", silent.addr());
+    let variables = stage.variables(&runner);
+    let mut command = runner.command(binary().unwrap());
+    let output = command.args(["doctor", "--json", "--relay", &relays]).envs(variables).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["mapping"].as_str().unwrap().starts_with("address-"), "{found:#}");
+    assert_eq!(found["ports"]["kind"], "random", "{found:#}");
+    assert_eq!(found["crossings"]["no NAT"], "direct", "{found:#}");
+    assert!(found["crossings"]["an endpoint-independent NAT"].as_str().unwrap().starts_with("direct once"));
+    assert!(found["crossings"]["a NAT that maps by destination"].as_str().unwrap().starts_with("relayed"));
+    let answers: Vec<_> = found["relays"].as_object().unwrap().values().cloned().collect();
+    assert!(answers.contains(&true.into()) && answers.contains(&false.into()), "{found:#}");
+    assert!(found.to_string().contains("M207"), "{found:#}");
+}
+
+#[test]
 fn without_udp_it_says_so_and_ends_with_the_code() {
     let stage = Stage::new("doctor-blocked").unwrap();
     let runner = stage.runner("blocked", Nat::Azure).unwrap();
