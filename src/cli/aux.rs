@@ -187,7 +187,10 @@ impl<'a> Aux<'a> {
             Event::Rebind => self.session.rebind(),
             Event::Suspect { role } => self.session.suspect(role),
             Event::Stranded => self.session.look_for_aux(),
-            Event::Rerouted { to, .. } => self.session.hide(to),
+            Event::Rerouted { to, .. } => {
+                self.session.hide(to);
+                self.settle();
+            }
             Event::Left { role: Role::Primary } | Event::Released => return Some(End::Released),
             Event::Left { role } => say(&format!("{role} has left")),
             Event::Mtu { .. } => {}
@@ -212,7 +215,8 @@ impl<'a> Aux<'a> {
     }
 
     fn settle(&mut self) {
-        let formation = Formation { up: usize::from(self.up), expected: 1, formed: self.up };
+        let up = usize::from(self.up);
+        let formation = Formation { up, direct: up.min(self.journal.direct()), expected: 1, formed: self.up };
         self.waiters.settle(clock::now(), formation);
     }
 
@@ -246,8 +250,8 @@ impl<'a> Aux<'a> {
             Request::Env => {
                 let _ = reply.send(super::control::bare_environment(&self.session.control));
             }
-            Request::Wait { timeout_ms, .. } => {
-                self.waiters.add(clock::now(), None, Duration::from_millis(timeout_ms), reply);
+            Request::Wait { timeout_ms, direct, .. } => {
+                self.waiters.add(clock::now(), (None, direct), Duration::from_millis(timeout_ms), reply);
                 self.settle();
             }
             Request::Leave => {

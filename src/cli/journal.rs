@@ -66,6 +66,11 @@ impl Journal {
         }
     }
 
+    /// How many peers are reached without a relay.
+    pub(super) fn direct(&self) -> usize {
+        self.kinds.values().filter(|kind| **kind == "direct").count()
+    }
+
     fn note(&mut self, role: Role, at: Duration, to: &'static str, why: &str) {
         let from = self.kinds.insert(role, to).unwrap_or("none");
         let changes = self.changes.entry(role).or_default();

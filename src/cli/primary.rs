@@ -364,8 +364,8 @@ impl<'a> Primary<'a> {
             Request::Env => {
                 let _ = reply.send(self.environment());
             }
-            Request::Wait { aux, timeout_ms, .. } => {
-                self.waiters.add(clock::now(), aux, Duration::from_millis(timeout_ms), reply);
+            Request::Wait { aux, timeout_ms, direct } => {
+                self.waiters.add(clock::now(), (aux, direct), Duration::from_millis(timeout_ms), reply);
                 self.settle();
             }
             Request::Leave => {
@@ -410,7 +410,8 @@ impl<'a> Primary<'a> {
     }
 
     fn settle(&mut self) {
-        let formation = Formation { up: self.up.len(), expected: self.args.aux.into(), formed: self.formed };
+        let (up, direct) = (self.up.len(), self.journal.direct());
+        let formation = Formation { up, direct, expected: self.args.aux.into(), formed: self.formed };
         self.waiters.settle(clock::now(), formation);
     }
 
