@@ -15,6 +15,9 @@ use x25519_dalek::{PublicKey, StaticSecret};
 /// What WireGuard adds to an inner packet: 16 of header, 16 of tag.
 const OVERHEAD: usize = 32;
 
+/// No IPv4 packet is longer. The MTU is no bound: whoever is root here can raise it.
+const LONGEST_INNER: usize = u16::MAX as usize;
+
 /// boringtun writes handshakes of up to 148 bytes whatever the length of the input.
 const LEAST_BUFFER: usize = 148;
 
@@ -123,8 +126,12 @@ impl Tunnel {
         to_network(self.tunn.format_handshake_initiation(&mut buffer, true))
     }
 
-    /// An inner packet as a transport message; empty is a keepalive. `None` when there is no session; boringtun keeps the packet then.
+    /// An inner packet as a transport message; empty is a keepalive. Without a session boringtun keeps the packet, and what comes out is at
+    /// most an initiation.
     pub fn seal(&mut self, inner: &[u8]) -> Option<Vec<u8>> {
+        if inner.len() > LONGEST_INNER {
+            return None;
+        }
         let mut buffer = vec![0; (inner.len() + OVERHEAD).max(LEAST_BUFFER)];
         to_network(self.tunn.encapsulate(inner, &mut buffer))
     }
@@ -162,7 +169,8 @@ impl Tunnel {
     /// Packets that boringtun kept while there was no session, to be asked for after each handshake.
     fn queued(&mut self) -> Vec<Vec<u8>> {
         let mut packets = vec![];
-        let mut buffer = vec![0; 2048];
+        // boringtun panics where it is too small.
+        let mut buffer = vec![0; LONGEST_INNER + OVERHEAD];
         while let TunnResult::WriteToNetwork(packet) = self.tunn.decapsulate(None, &[], &mut buffer) {
             packets.push(packet.to_vec());
         }
@@ -206,6 +214,18 @@ mod tests {
         let opened = a.open(HERE, &sealed);
         assert!(opened.authentic);
         assert_eq!(opened.inner, Some(packet));
+    }
+
+    #[test]
+    fn a_packet_that_waited_for_the_session_follows_it_whatever_its_length() {
+        let (mut a, mut b) = pair([5; 32], [5; 32]);
+        let (jumbo, beyond) = (vec![0; usize::from(u16::MAX)], vec![0; usize::from(u16::MAX) + 1]);
+        let initiation = a.seal(&jumbo).expect("an initiation");
+        assert_eq!(a.seal(&beyond), None);
+        let response = b.open(HERE, &initiation).replies.remove(0);
+        let replies = a.open(HERE, &response).replies;
+        assert_eq!(replies.iter().map(Vec::len).collect::<Vec<_>>(), [OVERHEAD, jumbo.len() + OVERHEAD]);
+        assert_eq!(a.seal(&beyond), None);
     }
 
     #[test]
