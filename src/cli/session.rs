@@ -339,11 +339,11 @@ async fn lookup(server: String) -> Vec<SocketAddr> {
     match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&server)).await {
         Ok(Ok(found)) => found.filter(SocketAddr::is_ipv4).take(2).collect(),
         Ok(Err(error)) => {
-            tracing::warn!(%server, %error, "this STUN server has no address");
+            tracing::warn!(%server, %error, "this server has no address");
             vec![]
         }
         Err(_) => {
-            tracing::warn!(%server, "this STUN server's name was not resolved in time");
+            tracing::warn!(%server, "this server's name was not resolved in time");
             vec![]
         }
     }

@@ -46,6 +46,7 @@ pub struct RelayClient {
     transaction: u64,
     asking: Schedule,
     registered: bool,
+    observed: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for RelayClient {
@@ -76,12 +77,18 @@ impl RelayClient {
             transaction: rng.random(),
             asking: Schedule::new(ASKING, now),
             registered: false,
+            observed: None,
         }
     }
 
     /// Where the relay is.
     pub fn server(&self) -> SocketAddr {
         self.server
+    }
+
+    /// Where the relay sees us, as long as we are registered.
+    pub fn observed(&self) -> Option<SocketAddr> {
+        self.observed.filter(|_| self.registered)
     }
 
     /// Whether frames can pass.
@@ -130,6 +137,7 @@ impl RelayClient {
             Body::Registered { observed } => {
                 self.transaction = self.transaction.wrapping_add(1);
                 self.registered = true;
+                self.observed = Some(observed);
                 self.asking = Schedule::new(ASKING, now + HOLD);
                 Answer::Registered(observed)
             }

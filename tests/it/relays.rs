@@ -74,6 +74,17 @@ fn a_mapping_that_moves_is_noticed_within_six_seconds_relayed_within_one_more_an
     }
 }
 
+#[test]
+fn where_stun_does_not_answer_the_relay_tells_us_our_address() {
+    let mut net = Internet::new(9, Weather::default());
+    net.add_relay();
+    net.stun_down = true;
+    let hosts = [net.host(Role::Primary, AZURE), net.host(Role::Aux(0), MASQ)];
+    let direct = |net: &Internet| net.route(hosts[0], Role::Aux(0)).is_some_and(|route| route.is_direct());
+    assert!(net.run_until(Duration::from_secs(15), direct), "{}", story(&net));
+    assert_eq!(net.violations, [""; 0]);
+}
+
 // --- between aux
 
 #[test]
@@ -202,11 +213,7 @@ fn deliver_both_ways(net: &mut Internet, one: HostId, other: HostId) {
 fn story(net: &Internet) -> String {
     let line = |id: HostId| {
         let host = &net.hosts[id];
-        let notices = host.events.iter().map(|(at, event)| {
-            let since = *at - (net.now - Duration::from_secs(0));
-            let _ = since;
-            format!("{event:?}").chars().take(90).collect()
-        });
+        let notices = host.events.iter().map(|(_, event)| format!("{event:?}").chars().take(90).collect());
         let routes: Vec<_> = host.node.peers(net.now).iter().map(|view| (view.role, view.state, view.route)).collect();
         format!(
             "{}: {}\n   {routes:?}\n   {:?}",

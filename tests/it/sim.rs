@@ -151,6 +151,8 @@ pub struct Internet {
     pub sites: Vec<Site>,
     /// The relay of the user's own, where there is one.
     pub relay: Option<RelayServer>,
+    /// Whether STUN servers do not answer.
+    pub stun_down: bool,
     /// Whether the network between these hosts' NATs drops everything, both ways.
     pub cut: BTreeSet<(HostId, HostId)>,
     /// When an announcement was read last.
@@ -178,6 +180,7 @@ impl Internet {
             hosts: vec![],
             sites: vec![],
             relay: None,
+            stun_down: false,
             cut: BTreeSet::new(),
             last_reading: now,
             violations: vec![],
@@ -433,7 +436,10 @@ impl Internet {
 
     fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         if stun_servers().contains(&to) {
-            return self.fly(to, from, binding_response(bytes, from));
+            if !self.stun_down {
+                self.fly(to, from, binding_response(bytes, from));
+            }
+            return;
         }
         if to == relay_addr() {
             let answer =

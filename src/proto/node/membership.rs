@@ -1,5 +1,6 @@
 //! Who becomes a peer, and what we tell of ourselves.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -9,9 +10,10 @@ use super::super::candidate::{Candidate, MAX_CANDIDATES};
 use super::super::crossing::Side;
 use super::super::filtering::Filtering;
 use super::super::key::RunKeys;
-use super::super::nat::Behaviour;
+use super::super::nat::{Behaviour, Sample};
 use super::super::peer::{PairKeys, Peer, State, Telling};
 use super::super::probe::Farewell;
+use super::super::relay_client::RelayClient;
 use super::super::role::Role;
 use super::super::transmit::Event;
 use super::super::tunnel::Tunnel;
@@ -110,7 +112,7 @@ impl Node {
 
     /// STUN has answered, or nobody does.
     pub(super) fn settle(&mut self, now: Instant) {
-        let samples = self.stun.samples();
+        let samples = self.samples();
         if samples.is_empty() && self.renewal.has_happened() {
             return self.stun = self.fresh_stun(now);
         }
@@ -121,6 +123,9 @@ impl Node {
         self.settled = true;
         self.renewal.handle_settled(now);
         self.reflexive = self.stun.reflexive();
+        let seen = self.relays.iter().filter_map(RelayClient::observed);
+        let news: Vec<SocketAddr> = seen.filter(|addr| !self.reflexive.contains(addr)).collect();
+        self.reflexive.extend(news);
         self.own.nat = nat;
         self.own.side = self.side(samples.is_empty());
         self.own.candidates = self.gather();
@@ -138,6 +143,13 @@ impl Node {
         for (announcement, born) in std::mem::take(&mut self.early).into_values() {
             self.handle_announcement(now, announcement, born);
         }
+    }
+
+    /// What STUN servers see of our sockets, and relays, which answer as well as they do.
+    fn samples(&self) -> Vec<Sample> {
+        let local = self.config.hosts.first().map_or(0, SocketAddr::port);
+        let of_relay = |relay: &RelayClient| Some(Sample { server: relay.server(), mapped: relay.observed()?, local });
+        self.stun.samples().into_iter().chain(self.relays.iter().filter_map(of_relay)).collect()
     }
 
     /// Asks for an announcement of where we are and whom we have opened towards.
@@ -265,7 +277,7 @@ impl Node {
     }
 
     fn side(&self, unanswered: bool) -> Side {
-        if unanswered && self.relays.iter().all(|relay| !relay.is_registered()) {
+        if unanswered {
             return Side::Blocked;
         }
         let public = self.reflexive.iter().any(|addr| self.config.hosts.contains(addr));
