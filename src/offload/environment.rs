@@ -152,7 +152,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(50))]
         #[test]
         fn a_shell_reads_back_every_byte(value in prop::collection::vec(1..=255u8, 0..40)) {
             let value = OsString::from_vec(value);

@@ -13,7 +13,7 @@ use crate::sim::nat::{AZURE, MASQ};
 use crate::sim::{HostId, Internet, Weather};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::cases::of_stories())]
 
     #[test]
     fn datagrams_of_strangers_bring_no_inner_packet_and_do_no_harm(

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod cases;
+mod corpus;
 mod hostile;
 mod house;
 mod matrix;

@@ -399,7 +399,7 @@ fn a_late_aux_of_a_closed_primary_is_released_at_once_in_whatever_order_it_reads
 // --- whatever happens
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(crate::cases::of_stories())]
 
     #[test]
     fn no_full_ttl_datagram_leaves_for_a_peer_that_has_neither_acknowledged_us_nor_been_heard(

@@ -7,70 +7,102 @@ use netns_tests::lab::{Nat, Runner};
 use netns_tests::stage::{Process, Stage};
 use serde_json::Value;
 
-use crate::common::{SOON, assert_ends, assert_fails, aux, primary, relay, rounds};
+use crate::common::{SOON, assert_ends, assert_fails, aux, primary, relay};
 
 macro_rules! cells {
-    ($($name:ident: $primary:ident and $aux:ident are $outcome:ident;)*) => {$(
+    ($outcome:ident; $($name:ident: $primary:ident and $aux:ident;)*) => {$(
         #[test]
         fn $name() {
-            for round in 0..rounds() {
-                $outcome(&format!("{}-{round}", stringify!($name).replace('_', "")), Nat::$primary, Nat::$aux);
+            for round in 0..crate::common::rounds() {
+                super::$outcome(&format!("{}-{round}", stringify!($name).replace('_', "")), Nat::$primary, Nat::$aux);
             }
         }
     )*};
 }
 
-cells! {
-    masq_masq: Masq and Masq are direct;
-    masq_azure: Masq and Azure are direct;
-    masq_eim_eif: Masq and EimEif are direct;
-    masq_eim_adf: Masq and EimAdf are direct;
-    masq_eim_apdf: Masq and EimApdf are direct;
-    masq_azure_adm: Masq and AzureAdm are found;
-    masq_masq_rand: Masq and MasqRand are found;
-    masq_masq_frand: Masq and MasqFrand are found;
-    masq_block: Masq and Block are blocked;
-    azure_azure: Azure and Azure are direct;
-    azure_eim_eif: Azure and EimEif are direct;
-    azure_eim_adf: Azure and EimAdf are direct;
-    azure_eim_apdf: Azure and EimApdf are direct;
-    azure_azure_adm: Azure and AzureAdm are found;
-    azure_masq_rand: Azure and MasqRand are found;
-    azure_masq_frand: Azure and MasqFrand are found;
-    azure_block: Azure and Block are blocked;
-    eim_eif_eim_eif: EimEif and EimEif are direct;
-    eim_eif_eim_adf: EimEif and EimAdf are direct;
-    eim_eif_eim_apdf: EimEif and EimApdf are direct;
-    eim_eif_azure_adm: EimEif and AzureAdm are found;
-    eim_eif_masq_rand: EimEif and MasqRand are found;
-    eim_eif_masq_frand: EimEif and MasqFrand are found;
-    eim_eif_block: EimEif and Block are blocked;
-    eim_adf_eim_adf: EimAdf and EimAdf are direct;
-    eim_adf_eim_apdf: EimAdf and EimApdf are direct;
-    eim_adf_azure_adm: EimAdf and AzureAdm are found;
-    eim_adf_masq_rand: EimAdf and MasqRand are found;
-    eim_adf_masq_frand: EimAdf and MasqFrand are found;
-    eim_adf_block: EimAdf and Block are blocked;
-    eim_apdf_eim_apdf: EimApdf and EimApdf are direct;
-    eim_apdf_azure_adm: EimApdf and AzureAdm are found;
-    eim_apdf_masq_rand: EimApdf and MasqRand are found;
-    eim_apdf_masq_frand: EimApdf and MasqFrand are found;
-    eim_apdf_block: EimApdf and Block are blocked;
-    azure_adm_azure_adm: AzureAdm and AzureAdm are relayed;
-    azure_adm_masq_rand: AzureAdm and MasqRand are relayed;
-    azure_adm_masq_frand: AzureAdm and MasqFrand are relayed;
-    azure_adm_block: AzureAdm and Block are blocked;
-    masq_rand_masq_rand: MasqRand and MasqRand are relayed;
-    masq_rand_masq_frand: MasqRand and MasqFrand are relayed;
-    masq_rand_block: MasqRand and Block are blocked;
-    masq_frand_masq_frand: MasqFrand and MasqFrand are relayed;
-    masq_frand_block: MasqFrand and Block are blocked;
-    block_block: Block and Block are blocked;
-    // The other way about, where the two sides have different parts.
-    masq_rand_azure: MasqRand and Azure are found;
-    masq_frand_eim_apdf: MasqFrand and EimApdf are found;
-    azure_adm_masq: AzureAdm and Masq are found;
-    masq_rand_eim_eif: MasqRand and EimEif are found;
+/// Both open, and then reach each other.
+mod direct {
+    use netns_tests::lab::Nat;
+
+    cells! {
+        direct;
+        masq_masq: Masq and Masq;
+        masq_azure: Masq and Azure;
+        masq_eim_eif: Masq and EimEif;
+        masq_eim_adf: Masq and EimAdf;
+        masq_eim_apdf: Masq and EimApdf;
+        azure_azure: Azure and Azure;
+        azure_eim_eif: Azure and EimEif;
+        azure_eim_adf: Azure and EimAdf;
+        azure_eim_apdf: Azure and EimApdf;
+        eim_eif_eim_eif: EimEif and EimEif;
+        eim_eif_eim_adf: EimEif and EimAdf;
+        eim_eif_eim_apdf: EimEif and EimApdf;
+        eim_adf_eim_adf: EimAdf and EimAdf;
+        eim_adf_eim_apdf: EimAdf and EimApdf;
+        eim_apdf_eim_apdf: EimApdf and EimApdf;
+    }
+}
+
+/// One of the NATs has another port for everyone, and that port is found.
+mod spray {
+    use netns_tests::lab::Nat;
+
+    cells! {
+        found;
+        masq_azure_adm: Masq and AzureAdm;
+        masq_masq_rand: Masq and MasqRand;
+        masq_masq_frand: Masq and MasqFrand;
+        azure_azure_adm: Azure and AzureAdm;
+        azure_masq_rand: Azure and MasqRand;
+        azure_masq_frand: Azure and MasqFrand;
+        eim_eif_azure_adm: EimEif and AzureAdm;
+        eim_eif_masq_rand: EimEif and MasqRand;
+        eim_eif_masq_frand: EimEif and MasqFrand;
+        eim_adf_azure_adm: EimAdf and AzureAdm;
+        eim_adf_masq_rand: EimAdf and MasqRand;
+        eim_adf_masq_frand: EimAdf and MasqFrand;
+        eim_apdf_azure_adm: EimApdf and AzureAdm;
+        eim_apdf_masq_rand: EimApdf and MasqRand;
+        eim_apdf_masq_frand: EimApdf and MasqFrand;
+        masq_rand_azure: MasqRand and Azure;
+        masq_frand_eim_apdf: MasqFrand and EimApdf;
+        azure_adm_masq: AzureAdm and Masq;
+        masq_rand_eim_eif: MasqRand and EimEif;
+    }
+}
+
+/// Nothing crosses both.
+mod relayed {
+    use netns_tests::lab::Nat;
+
+    cells! {
+        relayed;
+        azure_adm_azure_adm: AzureAdm and AzureAdm;
+        azure_adm_masq_rand: AzureAdm and MasqRand;
+        azure_adm_masq_frand: AzureAdm and MasqFrand;
+        masq_rand_masq_rand: MasqRand and MasqRand;
+        masq_rand_masq_frand: MasqRand and MasqFrand;
+        masq_frand_masq_frand: MasqFrand and MasqFrand;
+    }
+}
+
+/// No UDP passes on one side.
+mod blocked {
+    use netns_tests::lab::Nat;
+
+    cells! {
+        blocked;
+        masq_block: Masq and Block;
+        azure_block: Azure and Block;
+        eim_eif_block: EimEif and Block;
+        eim_adf_block: EimAdf and Block;
+        eim_apdf_block: EimApdf and Block;
+        azure_adm_block: AzureAdm and Block;
+        masq_rand_block: MasqRand and Block;
+        masq_frand_block: MasqFrand and Block;
+        block_block: Block and Block;
+    }
 }
 
 const PAIR: [&str; 9] = ["--aux", "1", "--min-aux", "1", "--join-timeout", "30s", "--offload", "none", "--"];

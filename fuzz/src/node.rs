@@ -1,0 +1,348 @@
+//! A primary and an aux, with all that lies between them in the hands of the input: time, what arrives, in which order and how often,
+//! what STUN servers and the rendezvous say, and what strangers send.
+//!
+//! Input: steps. Bit 0 of the first byte of each is whom it happens to, the rest what happens; see [`World::step`].
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mesh::proto::announcement::{Announcement, Boot, Standing};
+use mesh::proto::candidate::Candidate;
+use mesh::proto::key::Secret;
+use mesh::proto::node::{Config, Node};
+use mesh::proto::overlay::Prefix;
+use mesh::proto::probe::Farewell;
+use mesh::proto::reset;
+use mesh::proto::role::Role;
+use mesh::proto::route::SocketId;
+use mesh::proto::stun::StunClient;
+use mesh::proto::transmit::{Event, Transmit};
+use mesh::proto::tunnel;
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+
+use super::announcement::ring;
+use super::input::{Input, alter, piece};
+
+/// Longer stories show nothing new and take long.
+const MOST_STEPS: usize = 64;
+
+/// How often the timeouts of one moment may follow each other.
+const MOST_TIMEOUTS: usize = 8;
+
+const STUN: ([u8; 4], u16) = ([192, 0, 2, 1], 3478);
+const HOST: ([u8; 4], u16) = ([192, 168, 1, 2], 40000);
+const ROLES: [Role; 2] = [Role::Primary, Role::Aux(0)];
+const FAREWELLS: [Farewell; 3] = [Farewell::Released, Farewell::Leaving, Farewell::Replaced];
+
+pub fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut world = World::new();
+    for _ in 0..MOST_STEPS {
+        if input.is_empty() {
+            return;
+        }
+        world.step(&mut input);
+    }
+}
+
+struct World {
+    now: Instant,
+    sides: [Side; 2],
+}
+
+/// One of the two, as those outside see it.
+struct Side {
+    node: Node,
+    role: Role,
+    /// Where its datagrams seem to come from.
+    address: SocketAddr,
+    /// Its datagrams that travel all the way and have not arrived.
+    wire: VecDeque<Transmit>,
+    /// Its STUN requests without an answer.
+    asked: Vec<Vec<u8>>,
+    published: Option<Announcement>,
+    /// What it was told.
+    read: Vec<Announcement>,
+    /// Which of its own announcements counts; 0 is none.
+    heard: BTreeSet<SocketAddr>,
+    /// A fresh socket is asked for.
+    rebinding: bool,
+    /// What came out of the tunnel since the last step.
+    inner: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut world = Self { now, sides: [0, 1].map(|at| Side::new(now, at)) };
+        world.pass(Duration::ZERO);
+        world
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) {
+        let step = usize::from(input.byte());
+        let (at, now) = (step & 1, self.now);
+        self.sides[at].inner.clear();
+        match step / 2 % 12 {
+            0 => self.pass(Duration::from_millis(u64::from(input.byte()) * 40)),
+            1 => self.deliver(at),
+            2 => (0..8).for_each(|turn| self.deliver((at + turn) % 2)),
+            3 => drop(self.sides[at].wire.pop_front()),
+            4 => self.alter(at, input),
+            5 => {
+                let from = [STUN.into(), self.sides[1 - at].address, ([203, 0, 113, 9], 9).into()];
+                let from = from[usize::from(input.byte()) % 3];
+                self.sides[at].take_from_a_stranger(now, from, input.piece());
+            }
+            6 => self.sides[at].input(|node| node.handle_inner(now, input.piece())),
+            7 => self.announce(at, input.byte(), |_| {}),
+            8 => {
+                let born = input.byte();
+                self.announce(at, born, |announcement| distort(announcement, input));
+            }
+            9 => self.sides[at].answer_stun(now, input.byte()),
+            10 => self.repeat(at),
+            _ => self.sides[at].input(|node| node.close(now, FAREWELLS[usize::from(input.byte()) % 3])),
+        }
+        self.pass(Duration::ZERO);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.sides.iter_mut().for_each(|side| side.drive(self.now));
+    }
+
+    /// The oldest datagram on its way to `at`, where it is for its address.
+    fn deliver(&mut self, at: usize) {
+        let from = self.sides[1 - at].address;
+        let Some(Transmit { to, bytes, .. }) = self.sides[1 - at].wire.pop_front() else { return };
+        if to == self.sides[at].address {
+            self.sides[at].take(self.now, from, &bytes);
+        }
+    }
+
+    fn repeat(&mut self, at: usize) {
+        if let Some(oldest) = self.sides[1 - at].wire.front().cloned() {
+            self.sides[1 - at].wire.push_back(oldest);
+        }
+    }
+
+    fn alter(&mut self, at: usize, input: &mut Input<'_>) {
+        let from = self.sides[1 - at].address;
+        let Some(oldest) = self.sides[1 - at].wire.front() else { return };
+        let mut altered = oldest.bytes.clone();
+        alter(&mut altered, input);
+        if altered != oldest.bytes {
+            self.sides[at].take_from_a_stranger(self.now, from, &altered);
+        }
+    }
+
+    fn announce(&mut self, at: usize, born: u8, change: impl FnOnce(&mut Announcement)) {
+        let Some(mut announcement) = self.sides[1 - at].published.clone() else { return };
+        change(&mut announcement);
+        let now = self.now;
+        self.sides[at].read.push(announcement.clone());
+        self.sides[at].input(|node| node.handle_announcement(now, announcement, u64::from(born)));
+    }
+}
+
+impl Side {
+    fn new(now: Instant, at: usize) -> Self {
+        let config = Config {
+            role: ROLES[at],
+            keys: ring(&[1]),
+            secret: Secret([at as u8 + 1; 32]),
+            seed: Secret([at as u8 + 3; 32]),
+            overlay: overlay(),
+            slots: 2,
+            offload: None,
+            hosts: vec![HOST.into()],
+            stun: vec![STUN.into()],
+            relays: vec![],
+        };
+        Self {
+            node: Node::new(now, config),
+            role: ROLES[at],
+            address: SocketAddr::from(([198, 51, 100, at as u8 + 1], 1024)),
+            wire: VecDeque::new(),
+            asked: vec![],
+            published: None,
+            read: vec![],
+            heard: BTreeSet::new(),
+            rebinding: false,
+            inner: vec![],
+        }
+    }
+
+    /// As the driver of `link` does. Whoever was driven has nothing more to do at the same moment.
+    fn drive(&mut self, now: Instant) {
+        for _ in 0..MOST_TIMEOUTS {
+            if std::mem::take(&mut self.rebinding) {
+                self.input(|node| node.handle_rebound(now, vec![HOST.into()]));
+            } else if self.is_due(now) {
+                self.input(|node| node.handle_timeout(now));
+            }
+        }
+        assert!(!self.is_due(now), "something stays due, so the driver would spin");
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.node.poll_timeout().is_some_and(|at| at <= now)
+    }
+
+    fn input(&mut self, input: impl FnOnce(&mut Node)) {
+        input(&mut self.node);
+        self.drain();
+    }
+
+    /// A datagram that somebody who has our keys, or a STUN server, may have sent.
+    fn take(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let before = self.dropped();
+        self.node.handle_datagram(now, SocketId::MAIN, from, datagram);
+        if self.dropped() == before {
+            self.heard.insert(from);
+        }
+        let inner = self.inner.len();
+        self.drain();
+        if tunnel::is_wireguard(datagram) {
+            let honest = |packet: &Vec<u8>| reset::destination(packet) == overlay().address(self.role);
+            assert!(self.inner[inner..].iter().all(honest), "an inner packet for somebody else");
+        }
+    }
+
+    /// One that nobody with our keys has sent. What is answered at all is answered with less.
+    fn take_from_a_stranger(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let (before, sent, inner) = (self.dropped(), self.wire.len(), self.inner.len());
+        self.take(now, from, datagram);
+        if StunClient::is_stun(datagram) && self.dropped() == before {
+            return;
+        }
+        let replies = self.wire.range(sent..).map(|reply| reply.bytes.len()).sum::<usize>();
+        assert!(replies <= if self.dropped() == before { datagram.len() } else { 0 }, "{replies} bytes in reply");
+        assert_eq!(self.inner.len(), inner, "a stranger's packet in the tunnel");
+    }
+
+    /// Answers everything that was asked; `port` is what the server sees, and so where its peer is reached.
+    fn answer_stun(&mut self, now: Instant, port: u8) {
+        self.address.set_port(1024 + u16::from(port));
+        let SocketAddr::V4(here) = self.address else { return };
+        for request in std::mem::take(&mut self.asked) {
+            let port = here.port() ^ 0x2112;
+            let ip = here.ip().to_bits() ^ 0x2112_a442;
+            let mapped = [&[0, 0x20, 0, 8, 0, 1][..], &port.to_be_bytes(), &ip.to_be_bytes()].concat();
+            self.take(now, STUN.into(), &[&[1, 1, 0, 12], &request[4..20], &mapped].concat());
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.node.poll_transmit() {
+            if transmit.to == STUN.into() && StunClient::is_stun(&transmit.bytes) {
+                self.asked.push(transmit.bytes);
+            } else if transmit.ttl.is_none() {
+                assert!(self.may_send_to(transmit.to), "a full-TTL datagram to {} leaves too early", transmit.to);
+                self.wire.push_back(transmit);
+            }
+        }
+        self.inner.extend(std::iter::from_fn(|| self.node.poll_inner()));
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                Event::Publish(announcement) => {
+                    self.published = Some(*announcement);
+                }
+                // Nobody has let a fresh socket in.
+                Event::Rebind => {
+                    (self.rebinding, self.heard) = (true, BTreeSet::new());
+                    self.asked.clear();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The rule, by what was said outside and not by what the node believes.
+    fn may_send_to(&self, to: SocketAddr) -> bool {
+        let acknowledged = |read: &Announcement| {
+            read.acknowledges(self.role, self.node.boot(), self.node.epoch())
+                && read.candidates.iter().any(|candidate| candidate.addr == to)
+        };
+        self.heard.contains(&to) || self.read.iter().any(acknowledged)
+    }
+
+    fn dropped(&self) -> u64 {
+        self.node.dropped().values().sum()
+    }
+}
+
+/// What a peer of another build, or one that is broken, might say instead.
+fn distort(announcement: &mut Announcement, input: &mut Input<'_>) {
+    let (what, byte) = (input.byte(), input.byte());
+    match what % 8 {
+        0 => announcement.acks.clear(),
+        1 => announcement.candidates = vec![Candidate::host(([203, 0, 113, byte], 9).into())],
+        2 => announcement.standing = Standing::Closed,
+        3 => announcement.seq = u32::from(byte),
+        4 => announcement.overlay = "10.78.0.0/16".into(),
+        5 => announcement.keys.clear(),
+        6 => announcement.boot = Boot::draw(&mut ChaCha20Rng::seed_from_u64(u64::from(byte))),
+        _ => announcement.role = Role::Aux(u16::from(byte)),
+    }
+}
+
+fn overlay() -> Prefix {
+    Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16)
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let wait = |tens: u8| step(0, 0, &[tens]);
+    let both = |what: u8, args: &[u8]| [step(0, what, args), step(1, what, args)].concat();
+    let deliver = step(0, 2, &[]);
+    let later = |steps: &[u8]| [up(), steps.to_vec()].concat();
+    let packet =
+        piece(&[&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0, 10, 77, 0, 1, 10, 77, 0, 2][..], &[0; 20]].concat());
+    let probe = piece(&[&b"MSH1\0\x01\0\0"[..], &[7; 72]].concat());
+    let initiation = piece(&[&[1, 0, 0, 0][..], &[7; 144]].concat());
+    let distorted = (0..8).map(|what| later(&step(1, 8, &[9, what, 7])));
+    let stories = [
+        up(),
+        later(&[step(0, 6, &packet), deliver.clone(), wait(50)].concat()),
+        later(&[step(0, 4, &[0, 0, 40, 1]), step(0, 10, &[]), deliver.clone()].concat()),
+        later(&[both(11, &[0]), deliver.clone(), wait(3), deliver].concat()),
+        later(&[wait(255), wait(255), wait(255), step(1, 6, &packet), both(9, &[1])].concat()),
+        [step(0, 5, &[&[2][..], &probe].concat()), step(1, 5, &[&[2][..], &initiation].concat())].concat(),
+        later(&[step(1, 5, &[&[1][..], &probe].concat()), step(0, 5, &[&[1][..], &initiation].concat())].concat()),
+    ];
+    stories.into_iter().chain(distorted).collect()
+}
+
+/// STUN answers both, each reads what the other has published, and what they send arrives.
+fn up() -> Vec<u8> {
+    let (stun, read) = (|at| step(at, 9, &[0]), |at| step(at, 7, &[1]));
+    let wait = step(0, 0, &[3]);
+    let deliver = step(0, 2, &[]);
+    let rounds = [wait.clone(), deliver].concat().repeat(6);
+    [wait, stun(0), stun(1), step(0, 0, &[12]), read(1), read(0), rounds].concat()
+}
+
+fn step(at: u8, what: u8, args: &[u8]) -> Vec<u8> {
+    [&[at + 2 * what], args].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::proto::peer::State;
+
+    use super::*;
+
+    #[test]
+    fn the_first_seed_brings_both_up() {
+        let (seed, mut world) = (up(), World::new());
+        let mut input = Input::new(&seed);
+        while !input.is_empty() {
+            world.step(&mut input);
+        }
+        let up = |side: &Side| side.node.peers(world.now).iter().any(|peer| peer.state == State::Up);
+        assert!(world.sides.iter().all(up), "{:?}", world.sides.each_ref().map(|side| side.node.dropped()));
+    }
+}
