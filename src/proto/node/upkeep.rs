@@ -16,14 +16,16 @@ use super::{Node, TICK};
 /// How many NATs are probed at once for an open port: 2,000 datagrams a second.
 const MOST_PROBED: usize = 8;
 
-/// How long a peer may take to be reached before we announce that we have opened towards it.
+/// How long a peer may take to be reached before we announce that we have opened towards it; and one whose port we search for, which has
+/// opened towards us already.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(1500);
+const ACKNOWLEDGE_SEARCHED_AFTER: Duration = Duration::from_secs(8);
 
 /// From one announcement to the next, but for those that tell of another address.
 const APART: Duration = Duration::from_secs(2);
 
-/// How long the primary may be out of reach before other aux are looked for.
-const STRANDED_AFTER: Duration = Duration::from_secs(5);
+/// How long the primary may be out of reach before other aux are looked for: it must have had the time to read our announcement.
+const STRANDED_AFTER: Duration = Duration::from_secs(20);
 
 /// How often a socket is changed for a direct path while a relay carries the data.
 const MOST_TRIES_WHILE_RELAYED: usize = 3;
@@ -133,8 +135,13 @@ impl Node {
     fn acknowledge_at(&self) -> Option<Instant> {
         let unknown = |peer: &&Peer| peer.route().is_none() && peer.state != State::Left && !self.is_acked(peer.role());
         let at = |peer: &Peer| {
-            let dependent = self.own.nat.is_dependent() || peer.announcement.nat.is_dependent();
-            peer.announced_at() + if dependent { Duration::ZERO } else { ACKNOWLEDGE_AFTER }
+            // Where our own port is the one that must be searched for, the other side begins when it knows that we have opened.
+            let patience = match (self.own.nat.is_dependent(), peer.announcement.nat.is_dependent()) {
+                (true, _) => Duration::ZERO,
+                (false, true) => ACKNOWLEDGE_SEARCHED_AFTER,
+                (false, false) => ACKNOWLEDGE_AFTER,
+            };
+            peer.announced_at() + patience
         };
         let earliest = self.published_at.map(|at| at + APART);
         self.peers.values().filter(unknown).map(at).min().map(|at| at.max(earliest.unwrap_or(at)))
