@@ -20,8 +20,11 @@ use crate::stage::{KEY, Process, binary};
 /// A mesh that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// From all up to the beginning of idling: routes are compared for 5 s, and new ones pinged often for 45 s more.
-const QUIET_AFTER: Duration = Duration::from_secs(8);
+/// From all up to the beginning of idling: a path that was not used for 45 s is pinged less often.
+const QUIET_AFTER: Duration = Duration::from_secs(50);
+
+/// The same while paths are still pinged often; only the comparison of routes, 5 s from when they are selected, is over.
+const LIVELY_AFTER: Duration = Duration::from_secs(8);
 
 /// Which run the mesh is; any.
 const RUN: &str = "scale";
@@ -35,7 +38,9 @@ pub struct Figures {
     pub wall: Duration,
     /// User and system time from the moment the aux started to all up. Starting without them is not in it.
     pub connect: Duration,
-    /// Of one core, in per cent, once all are up and nothing is to be done.
+    /// Of one core, in per cent, soon after all are up, while paths are pinged every 2 s.
+    pub fresh: f64,
+    /// Likewise once they are quiet.
     pub idle: f64,
     /// Resident memory then.
     pub mib: f64,
@@ -60,12 +65,13 @@ pub fn measure(aux: u16, idle: Duration) -> Result<Figures> {
     primary.wait_for(&format!("mesh is up: {aux} of {aux}"), DEADLINE)?;
     let (up_at, connect) = (Instant::now(), cpu(&primary)? - before);
     let wall = up_at.saturating_duration_since(crowd.last_announced(aux)?);
-    let idle = share(&primary, QUIET_AFTER, idle)?;
+    let fresh = share(&primary, up_at + LIVELY_AFTER, idle)?;
+    let idle = share(&primary, up_at + QUIET_AFTER, idle)?;
     let mib = resident_mib(&primary)?;
     primary.signal(Signal::SIGTERM)?;
     primary.wait(DEADLINE)?;
     crowd.end()?;
-    Ok(Figures { aux, wall, connect, idle, mib })
+    Ok(Figures { aux, wall, connect, fresh, idle, mib })
 }
 
 fn start(home: &Runner, aux: u16, folder: &TempDir, meeting: &Path, stun: &str) -> Result<Process> {
@@ -83,9 +89,9 @@ fn is_announced(meeting: &PathBuf) -> bool {
     entries.any(|entry| entry.file_name().to_string_lossy().starts_with("mesh-"))
 }
 
-/// Per cent of one core over `time`, after `pause`.
-fn share(process: &Process, pause: Duration, time: Duration) -> Result<f64> {
-    std::thread::sleep(pause);
+/// Per cent of one core over `time`, beginning at `from`.
+fn share(process: &Process, from: Instant, time: Duration) -> Result<f64> {
+    std::thread::sleep(from.saturating_duration_since(Instant::now()));
     let (before, started) = (cpu(process)?, Instant::now());
     std::thread::sleep(time);
     Ok(100.0 * (cpu(process)? - before).as_secs_f64() / started.elapsed().as_secs_f64())

@@ -129,14 +129,14 @@ fn userspace(megabytes: usize, rounds: u16) -> Result<()> {
 
 fn scale(counts: &[u16], idle: Duration, plot: Option<PathBuf>) -> Result<()> {
     println!("one primary and a crowd of simulated aux behind azure NATs, then {} s of idling", idle.as_secs());
-    println!("| aux | all up after | CPU to connect | idle | memory |\n|---|---|---|---|---|");
+    println!("| aux | all up after | CPU to connect | first minute | idle | memory |\n|---|---|---|---|---|---|");
     let mut all = vec![];
     for aux in counts {
         let figures = scale::measure(*aux, idle)?;
         all.push(figures);
-        let Figures { wall, connect, idle, mib, .. } = figures;
+        let Figures { wall, connect, fresh, idle, mib, .. } = figures;
         let (wall, connect) = (wall.as_secs_f64(), connect.as_secs_f64() * 1000.0);
-        println!("| {aux} | {wall:.2} s | {connect:.0} ms | {idle:.2} % | {mib:.1} MiB |");
+        println!("| {aux} | {wall:.2} s | {connect:.0} ms | {fresh:.2} % | {idle:.2} % | {mib:.1} MiB |");
     }
     plot.map_or(Ok(()), |path| {
         std::fs::write(&path, scale::svg(&all)).with_context(|| format!("write {}", path.display()))

@@ -91,6 +91,7 @@ mod tests {
             aux,
             wall: Duration::ZERO,
             connect: Duration::from_secs(3),
+            fresh: 0.7,
             idle: 0.5,
             mib: 9.0,
         });
