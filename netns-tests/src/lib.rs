@@ -1,8 +1,9 @@
 //! The lab: runners behind real NATs in network namespaces ([`lab`]), a GitHub that runs here ([`fake_github`]), and runs of `mesh` over both
-//! ([`stage`]). [`demo`] is one such run in front of an audience.
+//! ([`stage`]). [`demo`] is one such run in front of an audience, [`scale`] one with a crowd of simulated aux.
 
 pub mod demo;
 pub mod fake_github;
 pub mod lab;
+pub mod scale;
 pub mod stage;
 pub mod throughput;

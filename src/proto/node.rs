@@ -4,10 +4,12 @@
 //! Out, in this order: [`Node::poll_transmit`], [`Node::poll_inner`], [`Node::poll_event`]; then sleep until [`Node::poll_timeout`].
 //! The order matters: an announcement promises that its opening datagrams have left.
 //!
-//! Who becomes a peer is in [`membership`], what comes in in [`intake`], who relays in [`relaying`], and what must not go on as it is in [`upkeep`].
+//! Who becomes a peer is in [`membership`], who of them needs a look in [`peers`], what comes in in [`intake`], who relays in [`relaying`], and
+//! what must not go on as it is in [`upkeep`].
 
 mod intake;
 mod membership;
+mod peers;
 mod relaying;
 mod upkeep;
 
@@ -20,6 +22,7 @@ use rand_chacha::ChaCha20Rng;
 use x25519_dalek::PublicKey;
 
 use self::membership::Wanted;
+use self::peers::Peers;
 use super::announcement::{Ack, Announcement, Boot};
 use super::crossing::Side;
 use super::hops::DEFAULT_OPENING_TTL;
@@ -81,7 +84,7 @@ pub struct Node {
     stun: StunClient,
     relays: Vec<RelayClient>,
     limit: HandshakeLimit,
-    peers: BTreeMap<Role, Peer>,
+    peers: Peers,
     /// Announcements read before our own addresses were known.
     early: BTreeMap<Role, (Announcement, u64)>,
     /// Other aux that something is to be sent to, and that the primary is asked for.
@@ -137,7 +140,7 @@ impl Node {
             stun,
             relays,
             limit: HandshakeLimit::new(&public),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             early: BTreeMap::new(),
             wanted: BTreeMap::new(),
             connections: Connections::default(),
@@ -190,9 +193,9 @@ impl Node {
             self.next_limit_reset = now + LIMIT_RESET;
             self.limit.reset();
         }
-        self.update_relays(now);
-        self.drive_peers(now);
-        self.update_relays(now);
+        self.update_relays(now, &self.peers.touched());
+        let driven = self.drive_peers(now);
+        self.update_relays(now, &driven);
         self.watch(now);
     }
 
@@ -229,10 +232,10 @@ impl Node {
         if self.rebinding {
             return None;
         }
-        let peers = self.peers.values().filter_map(Peer::poll_timeout);
         let tick = (!self.peers.is_empty()).then_some(self.next_tick.min(self.next_limit_reset));
         let relays = self.relays.iter().map(RelayClient::poll_timeout);
-        peers.chain(tick).chain(relays).chain(self.stun.poll_timeout()).chain(self.watch_timeout()).min()
+        let others = [self.peers.poll_timeout(), tick, self.stun.poll_timeout(), self.watch_timeout()];
+        relays.chain(others.into_iter().flatten()).min()
     }
 
     /// Says goodbye to every peer and asks for a closing announcement, for those that come later.

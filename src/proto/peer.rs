@@ -308,7 +308,8 @@ impl Peer {
         }
         if opened.authentic {
             self.heard_directly |= route.is_direct();
-            self.path.handle_tunnelled(now, route);
+            let lively = opened.inner.is_some() || self.state == State::Joining;
+            self.path.handle_tunnelled(now, route, lively);
             self.come_up(now, out);
             if std::mem::take(&mut self.unconfirmed) {
                 self.confirming = Some(Schedule::new(CONFIRMING, now));

@@ -1,13 +1,16 @@
 //! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands, `bench userspace`
-//! what a stream through it gives without a TUN device. Figures go to stdout; nothing passes or fails by them.
+//! what a stream through it gives without a TUN device, `bench scale` what a primary costs with many aux. Figures go to stdout; nothing passes
+//! or fails by them.
 
 #![expect(clippy::print_stdout, reason = "its output is its result")]
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use netns_tests::lab::Nat;
+use netns_tests::scale::{self, Figures};
 use netns_tests::stage::{DELAY, Process, Stage};
 use netns_tests::throughput::{Device, Rig};
 
@@ -44,6 +47,18 @@ enum What {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
         rounds: u16,
     },
+    /// CPU of one primary: to connect simulated aux, and while all idle
+    Scale {
+        /// How many aux, one mesh for each number
+        #[arg(long, value_delimiter = ',', default_value = "2,8,32,64,128,255", value_parser = clap::value_parser!(u16).range(1..=255))]
+        aux: Vec<u16>,
+        /// How long to idle
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=600))]
+        seconds: u16,
+        /// Where to write a plot, as SVG
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+    },
 }
 
 /// A round that takes longer has failed.
@@ -54,6 +69,7 @@ fn main() -> Result<()> {
         What::Connect { aux, rounds } => connect(aux, rounds),
         What::Hold { seconds } => hold(seconds),
         What::Userspace { megabytes, rounds } => userspace(megabytes.into(), rounds),
+        What::Scale { aux, seconds, plot } => scale(&aux, Duration::from_secs(seconds.into()), plot),
     }
 }
 
@@ -109,6 +125,22 @@ fn userspace(megabytes: usize, rounds: u16) -> Result<()> {
         rigs.into_iter().try_for_each(Rig::end)?;
     }
     Ok(())
+}
+
+fn scale(counts: &[u16], idle: Duration, plot: Option<PathBuf>) -> Result<()> {
+    println!("one primary and a crowd of simulated aux behind azure NATs, then {} s of idling", idle.as_secs());
+    println!("| aux | all up after | CPU to connect | first minute | idle | memory |\n|---|---|---|---|---|---|");
+    let mut all = vec![];
+    for aux in counts {
+        let figures = scale::measure(*aux, idle)?;
+        all.push(figures);
+        let Figures { wall, connect, fresh, idle, mib, .. } = figures;
+        let (wall, connect) = (wall.as_secs_f64(), connect.as_secs_f64() * 1000.0);
+        println!("| {aux} | {wall:.2} s | {connect:.0} ms | {fresh:.2} % | {idle:.2} % | {mib:.1} MiB |");
+    }
+    plot.map_or(Ok(()), |path| {
+        std::fs::write(&path, scale::svg(&all)).with_context(|| format!("write {}", path.display()))
+    })
 }
 
 /// For each: megabytes a second, and seconds of CPU for a gigabyte. They take turns, as the machine may have other work.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use super::super::peer::{State, Word};
+use super::super::peer::{Peer, State, Word};
 use super::super::probe;
 use super::super::registration;
 use super::super::relay;
@@ -118,12 +118,15 @@ impl Node {
 
     fn handle_wireguard(&mut self, now: Instant, route: Route, from: Option<Role>, datagram: &[u8]) {
         let addressee = tunnel::addressee(datagram, &self.config.secret.to_static(), &self.public);
-        let found = self.peers.values_mut().find(|peer| match addressee {
-            Some(Addressee::Session(index)) => peer.index() == index,
-            Some(Addressee::Key(key)) => peer.announcement.public_key == key,
-            None => false,
-        });
-        let Some(peer) = found.filter(|peer| from.is_none_or(|from| from == peer.role())) else {
+        let role = match addressee {
+            Some(Addressee::Session(index)) => self.peers.by_session(index),
+            Some(Addressee::Key(key)) => {
+                self.peers.values().find(|peer| peer.announcement.public_key == key).map(Peer::role)
+            }
+            None => None,
+        };
+        let role = role.filter(|role| from.is_none_or(|from| from == *role));
+        let Some(peer) = role.and_then(|role| self.peers.get_mut(&role)) else {
             return self.drop_one("WireGuard message of nobody we know");
         };
         let before = self.out.inner.len();

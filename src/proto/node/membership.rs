@@ -167,7 +167,10 @@ impl Node {
     /// Whether our newest announcement acknowledges the peer's newest addresses.
     pub(super) fn is_acked(&self, role: Role) -> bool {
         let known = self.peers.get(&role).map(|peer| (peer.boot(), peer.announcement.epoch));
-        known.is_some_and(|(boot, epoch)| self.acked.contains(&Ack { role, boot, epoch }))
+        known.is_some_and(|(boot, epoch)| {
+            let at = self.acked.binary_search_by_key(&role, |ack| ack.role);
+            at.is_ok_and(|at| self.acked[at] == Ack { role, boot, epoch })
+        })
     }
 
     fn handle_closed(&mut self, role: Role, boot: Boot) {

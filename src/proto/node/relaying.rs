@@ -74,23 +74,34 @@ impl Node {
         }
     }
 
-    /// Tells the peers who can relay, where that has changed.
-    pub(super) fn update_relays(&mut self, now: Instant) {
+    /// Tells the peers who can relay, where that has changed: by a server, or by one of the peers that are `in_question`.
+    pub(super) fn update_relays(&mut self, now: Instant, in_question: &[Role]) {
+        if !self.is_able_changed(in_question) {
+            return;
+        }
         let servers = self.relays.iter().enumerate().filter(|(_, relay)| relay.is_registered());
         let servers = servers.filter_map(|(at, _)| u8::try_from(at).ok()).map(Relay::Server);
         let peers = self.peers.values().filter(|peer| peer.can_relay()).map(|peer| Relay::Peer(peer.role()));
         let able: BTreeSet<Relay> = servers.chain(peers).collect();
-        if able != self.able {
-            let fresh: Vec<Relay> = able.difference(&self.able).copied().collect();
-            self.able = able;
-            for relay in fresh {
-                if let Relay::Peer(helper) = relay {
-                    self.recruit(now, helper);
-                }
+        let fresh: Vec<Relay> = able.difference(&self.able).copied().collect();
+        self.able = able;
+        for relay in fresh {
+            if let Relay::Peer(helper) = relay {
+                self.recruit(now, helper);
             }
-            let roles: Vec<Role> = self.peers.keys().copied().collect();
-            roles.into_iter().for_each(|role| self.offer_relays(now, role));
         }
+        let roles: Vec<Role> = self.peers.keys().copied().collect();
+        roles.into_iter().for_each(|role| self.offer_relays(now, role));
+    }
+
+    fn is_able_changed(&self, in_question: &[Role]) -> bool {
+        let server = |(at, relay): (usize, &RelayClient)| {
+            u8::try_from(at).is_ok_and(|at| relay.is_registered() != self.able.contains(&Relay::Server(at)))
+        };
+        let peer = |role: &Role| {
+            self.peers.get(role).is_some_and(|peer| peer.can_relay() != self.able.contains(&Relay::Peer(*role)))
+        };
+        self.relays.iter().enumerate().any(server) || in_question.iter().any(peer)
     }
 
     /// Tells one peer.

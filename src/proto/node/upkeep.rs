@@ -44,28 +44,38 @@ impl Node {
         }
     }
 
-    pub(super) fn drive_peers(&mut self, now: Instant) {
+    /// Lets those peers act that need to, and tells which they are.
+    pub(super) fn drive_peers(&mut self, now: Instant) -> Vec<Role> {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
-            self.peers.values_mut().for_each(|peer| peer.tick(&mut self.out));
+            self.peers.tick(&mut self.out);
         }
-        let Self { peers, own, rng, out, .. } = self;
+        let driven: Vec<Role> = self.peers.in_need(now).into_iter().collect();
         let mut probed = 0;
-        for peer in peers.values_mut() {
+        for role in &driven {
+            let Some((peer, mut around)) = self.peer(*role) else { continue };
             let may_probe = probed < MOST_PROBED;
             probed += usize::from(peer.is_probing());
-            peer.handle_timeout(now, may_probe, &mut Around { own, rng, out });
+            peer.handle_timeout(now, may_probe, &mut around);
+            self.notice_loss(*role);
         }
+        self.peers.refresh();
+        driven
+    }
+
+    /// The connections of a peer that is not there any more are reset, once.
+    fn notice_loss(&mut self, role: Role) {
         let absent = |peer: &Peer| matches!(peer.state, State::Gone | State::Left);
-        let lost = self.peers.iter().filter(|(_, peer)| absent(peer)).map(|(role, _)| *role).collect();
-        let before = std::mem::replace(&mut self.lost, lost);
-        let fresh: Vec<_> = self.lost.difference(&before).copied().collect();
-        fresh.into_iter().for_each(|role| self.reset_connections(role));
+        if !self.peers.get(&role).is_some_and(absent) {
+            self.lost.remove(&role);
+        } else if self.lost.insert(role) {
+            self.reset_connections(role);
+        }
     }
 
     /// Looks after paths and announcements.
     pub(super) fn watch(&mut self, now: Instant) {
-        if self.peers.values().any(Peer::is_doubtful) {
+        if self.peers.is_any_doubtful() {
             self.stun.hasten(now);
             self.relays.iter_mut().for_each(|relay| relay.hasten(now));
         }
@@ -133,7 +143,7 @@ impl Node {
 
     /// When an announcement is due that says whom we have opened towards: for peers that cannot be reached before they know.
     fn acknowledge_at(&self) -> Option<Instant> {
-        let unknown = |peer: &&Peer| peer.route().is_none() && peer.state != State::Left && !self.is_acked(peer.role());
+        let unknown = |peer: &&Peer| !self.is_acked(peer.role());
         let at = |peer: &Peer| {
             // Where our own port is the one that must be searched for, the other side begins when it knows that we have opened.
             let patience = match (self.own.nat.is_dependent(), peer.announcement.nat.is_dependent()) {
@@ -144,7 +154,7 @@ impl Node {
             peer.announced_at() + patience
         };
         let earliest = self.published_at.map(|at| at + APART);
-        self.peers.values().filter(unknown).map(at).min().map(|at| at.max(earliest.unwrap_or(at)))
+        self.peers.unreached().filter(unknown).map(at).min().map(|at| at.max(earliest.unwrap_or(at)))
     }
 
     /// Nobody has let the fresh socket in: all paths begin anew, and so does STUN.
