@@ -60,7 +60,7 @@ impl Crowd {
     /// If that does not come.
     pub(super) fn last_announced(&self, count: u16) -> Result<Instant> {
         let each = (0..count).map(|_| self.announced.recv_timeout(DEADLINE).context("an aux does not announce itself"));
-        Ok(each.collect::<Result<Vec<_>>>()?.into_iter().max().context("a crowd has members")?)
+        each.collect::<Result<Vec<_>>>()?.into_iter().max().context("a crowd has members")
     }
 
     /// Ends it without a word.
