@@ -3,7 +3,7 @@
 use proptest::test_runner::Config;
 
 /// A story on the simulated internet takes a thousand times as long as a value does.
-const STORIES: u32 = 48;
+const STORIES: u32 = 64;
 
 /// For properties that play a story: [`STORIES`], or PROPTEST_CASES where it is set, which proptest reads for its default.
 #[expect(clippy::disallowed_methods, reason = "whether it is there; what it says is read by proptest")]

@@ -121,7 +121,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::cases::of_stories())]
 
     /// Of every protocol, from strangers and from addresses of peers and servers alike: nobody is answered, nothing is decided anew.
     #[test]
