@@ -158,6 +158,7 @@ impl Side {
             overlay: overlay(),
             slots: 2,
             offload: None,
+            job_port: 3632,
             hosts: vec![HOST.into()],
             stun: vec![STUN.into()],
             relays: vec![],

@@ -14,7 +14,7 @@ const RESET: usize = 40;
 
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(3632);
     let mut peers = BTreeSet::new();
     while !input.is_empty() {
         let packet = input.piece();

@@ -19,6 +19,7 @@ use crate::github::config::Config as GithubConfig;
 use crate::link::forward::Forwards;
 use crate::link::sockets::Sockets;
 use crate::link::{Handle, Link, Snapshot, clock, hops};
+use crate::offload::distccd;
 use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::opening_ttl;
@@ -142,6 +143,7 @@ impl Session {
             overlay: common.overlay,
             slots,
             offload,
+            job_port: distccd::PORT,
             hosts: sockets.host_addresses(),
             stun: stun.clone(),
             relays: resolve(&common.relay).await,

@@ -31,7 +31,7 @@ use super::keyring::KeyRing;
 use super::nat::Behaviour;
 use super::output::{Around, Output, Own};
 use super::overlay::Prefix;
-use super::peer::{Peer, PeerView};
+use super::peer::{Absence, Peer, PeerView};
 use super::probe::Farewell;
 use super::relay_client::RelayClient;
 use super::renewal::Renewal;
@@ -65,6 +65,8 @@ pub struct Config {
     pub slots: u16,
     /// The engine a primary asks its aux for.
     pub offload: Option<String>,
+    /// The TCP port that aux serve jobs on. A job can run elsewhere, so its connection is reset as soon as its peer is silent; others wait.
+    pub job_port: u16,
     /// Own interfaces' addresses with the sockets' ports.
     pub hosts: Vec<SocketAddr>,
     /// STUN servers, resolved.
@@ -90,8 +92,8 @@ pub struct Node {
     /// Other aux that something is to be sent to, and that the primary is asked for.
     wanted: BTreeMap<Role, Wanted>,
     connections: Connections,
-    /// Peers whose connections have been reset since they were last there.
-    lost: BTreeSet<Role>,
+    /// Peers that are away, as far as connections to them have been reset.
+    away: BTreeMap<Role, Absence>,
     settled: bool,
     closing: bool,
     seq: u32,
@@ -143,8 +145,8 @@ impl Node {
             peers: Peers::default(),
             early: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            connections: Connections::default(),
-            lost: BTreeSet::new(),
+            connections: Connections::new(config.job_port),
+            away: BTreeMap::new(),
             settled: false,
             closing: false,
             seq: 0,

@@ -36,6 +36,9 @@ const CONFIRMING: Ladder = Ladder { front_ms: &[0, 100, 300, 700], every: None }
 /// A peer of which nothing was heard for so long is gone: three lively pings and a re-transmitted one.
 pub const GONE_AFTER: Duration = Duration::from_secs(12);
 
+/// And after so long nobody waits for it any more: as long as an aux waits for its primary.
+pub const FORSAKEN_AFTER: Duration = Duration::from_secs(120);
+
 /// Inner packets that wait for a peer which is joining: the first of a few connections.
 const MOST_WAITING: usize = 16;
 
@@ -50,6 +53,15 @@ pub enum State {
     Gone,
     /// It said goodbye.
     Left,
+}
+
+/// For whom a peer is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// For what can be done elsewhere: it may come back.
+    Silent,
+    /// For everybody: it said goodbye, or was silent for [`FORSAKEN_AFTER`].
+    Forsaken,
 }
 
 /// Bytes of one peer, for reports.
@@ -92,6 +104,8 @@ pub struct Peer {
     announced_at: Instant,
     heard_at: Instant,
     heard_directly: bool,
+    /// It is gone, and has been silent for [`FORSAKEN_AFTER`].
+    forsaken: bool,
     /// There was a direct route since either side's addresses last changed.
     was_direct: bool,
     /// The route that others know of.
@@ -132,6 +146,7 @@ impl Peer {
             announced_at: now,
             heard_at: now,
             heard_directly: false,
+            forsaken: false,
             was_direct: false,
             told: None,
             told_mtu: MTU,
@@ -197,6 +212,15 @@ impl Peer {
     /// How long nothing was heard of it.
     pub fn silent(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard_at)
+    }
+
+    /// For whom it is away; `None` while it is there or about to be.
+    pub fn absence(&self) -> Option<Absence> {
+        match self.state {
+            State::Joining | State::Up => None,
+            State::Gone if !self.forsaken => Some(Absence::Silent),
+            State::Gone | State::Left => Some(Absence::Forsaken),
+        }
     }
 
     /// When its announcement was first read.
@@ -397,7 +421,11 @@ impl Peer {
         if self.state == State::Left {
             return goodbye;
         }
-        let silence = (self.state == State::Up).then(|| self.heard_at + GONE_AFTER);
+        let silence = match self.state {
+            State::Up => Some(self.heard_at + GONE_AFTER),
+            State::Gone if !self.forsaken => Some(self.heard_at + FORSAKEN_AFTER),
+            _ => None,
+        };
         let handshake = self.handshake.as_ref().and_then(Schedule::next);
         let confirm = self.confirming.as_ref().and_then(Schedule::next);
         let talk = self.path.selected().and_then(|_| self.talk.poll_timeout(!self.path.is_direct()));

@@ -1,5 +1,6 @@
 //! TCP resets on behalf of a peer that is gone, so that no program here waits minutes for it: a build's job whose aux vanished fails
-//! over at once instead of after distcc's 300 s. When a peer is gone is not decided here but in [`super::node`].
+//! over at once instead of after distcc's 300 s. Other connections that stand outlive a silence, as on any network. When a peer is gone is
+//! not decided here but in [`super::peer`].
 //!
 //! A reset is believed only with the sequence number that the receiver expects next (RFC 9293 section 3.10.7.4, RFC 5961 section 3.2). That
 //! is the acknowledgement number of the last segment that the program's own TCP sent, which we saw on its way into the tunnel; where it is
@@ -63,14 +64,20 @@ fn is_ipv4(packet: &[u8]) -> bool {
 }
 
 /// The connections that programs here have through the tunnel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
+    job_port: [u8; 2],
     open: BTreeMap<Flow, Last>,
     /// In the order in which they said all; some may have ended since.
     closing: VecDeque<Flow>,
 }
 
 impl Connections {
+    /// None yet. `job_port`: where jobs are served, here or there.
+    pub fn new(job_port: u16) -> Self {
+        Self { job_port: job_port.to_be_bytes(), open: BTreeMap::new(), closing: VecDeque::new() }
+    }
+
     /// Notes a packet on its way into the tunnel.
     pub fn note(&mut self, packet: &[u8]) {
         let Some(segment) = parse(packet) else { return };
@@ -104,12 +111,34 @@ impl Connections {
 
     /// Resets for every connection to `peer`, as packets that look as if it had sent them.
     pub fn reset_all(&mut self, peer: Ipv4Addr) -> Vec<Vec<u8>> {
-        let lost: Vec<_> = self.open.range((peer, [0; 4])..=(peer, [255; 4])).map(|(key, to)| (*key, *to)).collect();
+        self.reset(peer, |_| true)
+    }
+
+    /// As [`Self::reset_all`], for jobs alone.
+    pub fn reset_jobs(&mut self, peer: Ipv4Addr) -> Vec<Vec<u8>> {
+        let job_port = self.job_port;
+        self.reset(peer, |ports| is_job(ports, job_port))
+    }
+
+    /// Whether a packet to a peer that is silent is of a connection that stands and may wait for it.
+    pub fn outlives_silence(&self, packet: &[u8]) -> bool {
+        let stands = |segment: &Segment| segment.flags & (ACK | SYN | RST) == ACK;
+        parse(packet).is_some_and(|segment| stands(&segment) && !is_job(segment.ports, self.job_port))
+    }
+
+    fn reset(&mut self, peer: Ipv4Addr, which: impl Fn([u8; 4]) -> bool) -> Vec<Vec<u8>> {
+        let all = self.open.range((peer, [0; 4])..=(peer, [255; 4]));
+        let lost: Vec<_> = all.filter(|((_, ports), _)| which(*ports)).map(|(key, to)| (*key, *to)).collect();
         for (key, _) in &lost {
             self.open.remove(key);
         }
         lost.into_iter().map(|((peer, ports), last)| reset(peer, last.here, ports, last.ack, 0, RST)).collect()
     }
+}
+
+/// Whether one of the two ports is that of jobs.
+fn is_job(ports: [u8; 4], job_port: [u8; 2]) -> bool {
+    ports[..2] == job_port || ports[2..] == job_port
 }
 
 /// The reset that answers a segment to a peer that is gone; `None` for what is not TCP or is itself a reset.
@@ -196,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_reset_at_the_number_its_program_expects_next() {
-        let mut connections = Connections::default();
+        let mut connections = connections();
         connections.note(&segment(7, 100, ACK));
         connections.note(&segment(8, 200, ACK));
         let resets = connections.reset_all(PEER);
@@ -209,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_was_reset_and_those_of_others_are_left_alone() {
-        let mut connections = Connections::default();
+        let mut connections = connections();
         connections.note(&segment(7, 100, ACK));
         connections.note(&segment(7, 100, ACK | RST));
         assert!(connections.reset_all(PEER).is_empty());
@@ -218,8 +247,22 @@ mod tests {
     }
 
     #[test]
+    fn of_a_silent_peer_s_connections_only_jobs_are_reset() {
+        let mut connections = connections();
+        let other = reset(HERE, PEER, [0x12, 0x34, 0, 22], 7, 300, ACK);
+        connections.note(&segment(7, 100, ACK));
+        connections.note(&other);
+        let ack = |resets: Vec<Vec<u8>>| resets.iter().filter_map(|reset| parse(reset)).map(|one| one.seq).collect();
+        let (jobs, rest): (Vec<_>, Vec<_>) = (ack(connections.reset_jobs(PEER)), ack(connections.reset_all(PEER)));
+        assert_eq!((jobs, rest), (vec![100], vec![300]));
+        assert!(connections.outlives_silence(&other));
+        assert!(!connections.outlives_silence(&segment(7, 100, ACK)), "a job");
+        assert!(!connections.outlives_silence(&reset(HERE, PEER, [0x12, 0x34, 0, 22], 7, 0, SYN)), "a new connection");
+    }
+
+    #[test]
     fn a_connection_that_has_said_all_and_waits_for_its_answer_is_reset_too() {
-        let mut connections = Connections::default();
+        let mut connections = connections();
         connections.note(&segment(7, 100, ACK | FIN));
         connections.note(&segment(8, 300, ACK));
         let resets = connections.reset_all(PEER);
@@ -228,7 +271,7 @@ mod tests {
 
     #[test]
     fn however_many_connections_have_ended_a_new_one_is_remembered() {
-        let mut connections = Connections::default();
+        let mut connections = connections();
         for port in 0..2 * MAX_CONNECTIONS as u16 {
             for (ack, flags) in [(1, ACK), (2, ACK | FIN), (3, ACK)] {
                 connections.note(&from_port(port, ack, flags));
@@ -266,9 +309,13 @@ mod tests {
             if packet.len() > 10 {
                 (packet[0], packet[9]) = (0x40 | packet[0] & 0xf, PROTOCOL_TCP);
             }
-            Connections::default().note(&packet);
+            connections().note(&packet);
             let _ = (answer(&packet), destination(&packet), source(&packet));
         }
+    }
+
+    fn connections() -> Connections {
+        Connections::new(u16::from_be_bytes([PORTS[2], PORTS[3]]))
     }
 
     fn from_port(port: u16, ack: u32, flags: u8) -> Vec<u8> {

@@ -8,14 +8,19 @@ pub const ACK: u8 = 0x10;
 /// Resets.
 pub const RST: u8 = 0x04;
 
-/// A segment from port 50000 to port 3632 that expects `ack` next.
+/// A segment from port 50000 to port 3632, where jobs are served, that expects `ack` next.
 pub fn segment(from: Ipv4Addr, to: Ipv4Addr, ack: u32) -> Vec<u8> {
+    segment_to_port(3632, from, to, ack)
+}
+
+/// As [`segment`], to another port.
+pub fn segment_to_port(port: u16, from: Ipv4Addr, to: Ipv4Addr, ack: u32) -> Vec<u8> {
     let mut packet = vec![0; 40];
     (packet[0], packet[3], packet[8], packet[9]) = (0x45, 40, 64, 6);
     packet[12..16].copy_from_slice(&from.octets());
     packet[16..20].copy_from_slice(&to.octets());
     packet[20..22].copy_from_slice(&50000u16.to_be_bytes());
-    packet[22..24].copy_from_slice(&3632u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
     packet[28..32].copy_from_slice(&ack.to_be_bytes());
     (packet[32], packet[33]) = (5 << 4, ACK);
     packet

@@ -10,7 +10,7 @@ use mesh::proto::role::Role;
 use mesh::proto::transmit::Event;
 use proptest::prelude::*;
 
-use crate::packet::{is_reset, segment};
+use crate::packet::{is_reset, segment, segment_to_port};
 use crate::sim::nat::{AZURE, EIM_ADF, EIM_APDF, EIM_EIF, Kind, MASQ, SYMMETRIC};
 use crate::sim::{HostId, Internet, Weather};
 
@@ -378,6 +378,23 @@ fn a_silent_peer_is_gone_and_its_connections_are_reset() {
     assert_eq!(net.noticed(hosts[0], |event| matches!(event, Event::Gone { role: Role::Aux(0), .. })).len(), 1);
     assert_eq!(net.hosts[hosts[0]].inner.len(), 1);
     assert!(is_reset(&net.hosts[hosts[0]].inner[0], AUX_0, 4711));
+}
+
+#[test]
+fn a_connection_that_is_no_job_is_reset_only_after_two_minutes_of_silence() {
+    let mut net = Internet::new(17, Weather::default());
+    let hosts = star(&mut net, &[MASQ, AZURE]);
+    assert_up_within(&mut net, FORMING);
+    let send = |net: &mut Internet, packet: Vec<u8>| net.input(hosts[0], |node, now| node.handle_inner(now, &packet));
+    send(&mut net, segment_to_port(22, PRIMARY, AUX_0, 4711));
+    net.kill(hosts[1]);
+    net.run_for(Duration::from_secs(100));
+    send(&mut net, segment_to_port(22, PRIMARY, AUX_0, 4712));
+    assert_eq!(net.hosts[hosts[0]].inner, [[0; 0]; 0]);
+    net.run_for(Duration::from_secs(25));
+    assert_eq!(net.hosts[hosts[0]].inner.len(), 1);
+    send(&mut net, segment_to_port(22, PRIMARY, AUX_0, 4712));
+    assert_eq!(net.hosts[hosts[0]].inner.len(), 2);
 }
 
 #[test]

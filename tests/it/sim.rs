@@ -330,6 +330,7 @@ impl Internet {
             overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16),
             slots: 4,
             offload: None,
+            job_port: 3632,
             hosts: vec![inside],
             stun: stun_servers().to_vec(),
             relays: self.relay.iter().map(|_| relay_addr()).collect(),

@@ -107,6 +107,7 @@ fn config(role: Role, keys: &KeyRing, sockets: &Sockets, stun: &[SocketAddr]) ->
         overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16),
         slots: 4,
         offload: None,
+        job_port: 3632,
         hosts: sockets.host_addresses(),
         stun: stun.to_vec(),
         relays: vec![],

@@ -343,7 +343,7 @@ fn a_stream_dropped_in_the_middle_resets_the_peer_and_never_looks_like_its_end()
 fn a_reset_in_place_of_a_peer_that_is_gone_is_believed() {
     let mut net = Net::new();
     let (here, there) = net.connect();
-    let mut connections = reset::Connections::default();
+    let mut connections = reset::Connections::new(PORT);
     net.cores[B].socket(there).expect("held").send_slice(&[1; 50_000]).expect("open");
     net.cores[B].enqueue(there);
     let deadline = net.now + Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use super::super::peer::{Peer, State, Word};
+use super::super::peer::{Absence, Peer, State, Word};
 use super::super::probe;
 use super::super::registration;
 use super::super::relay;
@@ -44,7 +44,8 @@ impl Node {
             if peer.send(now, packet, &mut self.out) {
                 return self.connections.note(packet);
             }
-            if peer.state == State::Up {
+            let waits = peer.absence() == Some(Absence::Silent) && self.connections.outlives_silence(packet);
+            if peer.state == State::Up || waits {
                 return self.drop_one("inner packet while its path is repaired");
             }
         }

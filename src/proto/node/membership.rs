@@ -11,7 +11,7 @@ use super::super::crossing::Side;
 use super::super::filtering::Filtering;
 use super::super::key::RunKeys;
 use super::super::nat::{Behaviour, Sample};
-use super::super::peer::{PairKeys, Peer, State, Telling};
+use super::super::peer::{Absence, PairKeys, Peer, State, Telling};
 use super::super::probe::Farewell;
 use super::super::relay_client::RelayClient;
 use super::super::role::Role;
@@ -211,7 +211,7 @@ impl Node {
                 tracing::info!(peer = %role, "a newer process takes over");
                 peer.say_goodbye(now, Farewell::Replaced);
                 peer.handle_timeout(now, false, &mut around);
-                self.reset_connections(role);
+                self.reset_connections(role, Absence::Forsaken);
             }
             None => {}
         }

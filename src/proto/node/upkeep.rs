@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::crossing::Crossing;
 use super::super::hops;
 use super::super::output::Around;
-use super::super::peer::{Peer, State};
+use super::super::peer::{Absence, Peer, State};
 use super::super::renewal;
 use super::super::role::Role;
 use super::super::route::SocketId;
@@ -63,13 +63,14 @@ impl Node {
         driven
     }
 
-    /// The connections of a peer that is not there any more are reset, once.
+    /// The connections of a peer that is away are reset, once: jobs first, which can run elsewhere.
     fn notice_loss(&mut self, role: Role) {
-        let absent = |peer: &Peer| matches!(peer.state, State::Gone | State::Left);
-        if !self.peers.get(&role).is_some_and(absent) {
-            self.lost.remove(&role);
-        } else if self.lost.insert(role) {
-            self.reset_connections(role);
+        let Some(absence) = self.peers.get(&role).and_then(Peer::absence) else {
+            self.away.remove(&role);
+            return;
+        };
+        if self.away.insert(role, absence) != Some(absence) {
+            self.reset_connections(role, absence);
         }
     }
 
@@ -105,9 +106,13 @@ impl Node {
         StunClient::new(now, &self.config.stun, local, &mut self.rng)
     }
 
-    pub(super) fn reset_connections(&mut self, role: Role) {
-        let resets = self.config.overlay.address(role).map(|peer| self.connections.reset_all(peer));
-        self.out.inner.extend(resets.into_iter().flatten());
+    pub(super) fn reset_connections(&mut self, role: Role, absence: Absence) {
+        let Some(peer) = self.config.overlay.address(role) else { return };
+        let resets = match absence {
+            Absence::Silent => self.connections.reset_jobs(peer),
+            Absence::Forsaken => self.connections.reset_all(peer),
+        };
+        self.out.inner.extend(resets);
     }
 
     fn primary(&self) -> Option<&Peer> {

@@ -16,7 +16,7 @@ use super::super::role::Role;
 use super::super::schedule::Schedule;
 use super::super::spray::{PROBES, Spray};
 use super::super::transmit::Event;
-use super::{GONE_AFTER, HANDSHAKE, Peer, State};
+use super::{FORSAKEN_AFTER, GONE_AFTER, HANDSHAKE, Peer, State};
 
 impl Peer {
     pub(super) fn handle_call(&mut self, now: Instant, call: &Call, around: &mut Around<'_>) {
@@ -138,6 +138,7 @@ impl Peer {
             self.state = State::Gone;
             out.events.push_back(Event::Gone { role: self.announcement.role, silent });
         }
+        self.forsaken = self.state == State::Gone && silent >= FORSAKEN_AFTER;
     }
 
     pub(super) fn handle_goodbye(&mut self, farewell: Farewell, out: &mut Output) {
