@@ -3,8 +3,8 @@
 //!
 //! `MESH_ROUNDS` says how often each cell is run; once without it.
 
-use netns_tests::lab::{Nat, Runner};
-use netns_tests::stage::{Process, Stage};
+use netns_tests::lab::Nat;
+use netns_tests::stage::Stage;
 use serde_json::Value;
 
 use crate::common::{SOON, assert_ends, assert_fails, aux, primary, relay};
@@ -13,9 +13,9 @@ macro_rules! cells {
     ($outcome:ident; $($name:ident: $primary:ident and $aux:ident;)*) => {$(
         #[test]
         fn $name() {
-            for round in 0..crate::common::rounds() {
-                super::$outcome(&format!("{}-{round}", stringify!($name).replace('_', "")), Nat::$primary, Nat::$aux);
-            }
+            let name = stringify!($name).replace('_', "");
+            let rounds = (0..crate::common::rounds()).map(|round| format!("{name}-{round}"));
+            super::$outcome(rounds.collect(), Nat::$primary, Nat::$aux);
         }
     )*};
 }
@@ -105,63 +105,77 @@ mod blocked {
     }
 }
 
-const PAIR: [&str; 9] = ["--aux", "1", "--min-aux", "1", "--join-timeout", "30s", "--offload", "none", "--"];
+const PAIR: [&str; 7] = ["--aux", "1", "--join-timeout", "30s", "--offload", "none", "--"];
+
+/// Of so many searches one may find nothing: it is a matter of chance.
+const SEARCHES: usize = 50;
 
 /// Both open, and then reach each other.
-fn direct(name: &str, of_primary: Nat, of_aux: Nat) {
-    let peer = peer(name, of_primary, of_aux);
-    assert_eq!(peer["path"]["kind"], "direct", "{peer:#}");
-    assert_eq!(peer["path"]["crossing"], "direct", "{peer:#}");
+fn direct(rounds: Vec<String>, of_primary: Nat, of_aux: Nat) {
+    for name in rounds {
+        let (peer, story) = meet(&name, of_primary, of_aux);
+        let path = &peer["path"];
+        assert_eq!((&path["kind"], &path["crossing"]), (&"direct".into(), &"direct".into()), "{peer:#}\n{story}");
+    }
 }
 
 /// One of the NATs has another port for everyone, and that port is found. From the moment when both know of each other it may take eight
 /// seconds; before that, what they know goes twice through the rendezvous.
-fn found(name: &str, of_primary: Nat, of_aux: Nat) {
-    let peer = peer(name, of_primary, of_aux);
-    assert_eq!(peer["path"]["kind"], "direct", "{peer:#}");
-    let crossing = peer["path"]["crossing"].as_str().unwrap();
-    assert!(crossing.starts_with("direct once"), "{peer:#}");
-    assert!(peer["connect_ms"].as_u64().unwrap() < 12_000, "{peer:#}");
+fn found(rounds: Vec<String>, of_primary: Nat, of_aux: Nat) {
+    let count = rounds.len();
+    let missed = rounds.into_iter().filter_map(|name| {
+        let (peer, story) = meet(&name, of_primary, of_aux);
+        let crossing = peer["path"]["crossing"].as_str().unwrap_or_default();
+        assert!(crossing.starts_with("direct once"), "{peer:#}\n{story}");
+        let found = peer["path"]["kind"] == "direct" && peer["connect_ms"].as_u64().is_some_and(|ms| ms < 12_000);
+        (!found).then(|| format!("{peer:#}\n{story}"))
+    });
+    let missed: Vec<_> = missed.collect();
+    assert!(missed.len() <= count / SEARCHES, "{} of {count}:\n{}", missed.len(), missed.join("\n"));
 }
 
 /// Nothing crosses both: over a relay of the user's own, within a second of being announced.
-fn relayed(name: &str, of_primary: Nat, of_aux: Nat) {
-    let stage = Stage::new(name).unwrap();
-    let (server, _relay) = relay(&stage);
-    let at = ["--relay", &server];
-    let (home, mut primary) = primary(&stage, of_primary, &[&at, &PAIR[..], &["true"]].concat());
-    let (_, mut aux) = aux(&stage, of_aux, 0, &at);
-    let peer = up(&stage, &home, &mut primary, &mut aux);
-    assert_eq!((&peer["path"]["kind"], &peer["path"]["via"]), (&"relay".into(), &"relay".into()), "{peer:#}");
-    assert!(peer["path"]["why"].as_str().unwrap().starts_with("M203"), "{peer:#}");
-    assert!(peer["connect_ms"].as_u64().unwrap() < 1_000, "{peer:#}");
+fn relayed(rounds: Vec<String>, of_primary: Nat, of_aux: Nat) {
+    for name in rounds {
+        let stage = Stage::new(&name).unwrap();
+        let (server, _relay) = relay(&stage);
+        let (peer, story) = meet_on(&stage, of_primary, of_aux, &["--relay", &server]);
+        let path = &peer["path"];
+        assert_eq!((&path["kind"], &path["via"]), (&"relay".into(), &"relay".into()), "{peer:#}\n{story}");
+        assert!(path["why"].as_str().unwrap().starts_with("M203"), "{peer:#}");
+        assert!(peer["connect_ms"].as_u64().unwrap() < 1_000, "{peer:#}");
+    }
 }
 
 /// No UDP passes on one side: both say so, and what to do.
-fn blocked(name: &str, of_primary: Nat, of_aux: Nat) {
-    let stage = Stage::new(name).unwrap();
-    let (_, mut primary) =
-        primary(&stage, of_primary, &["--aux", "1", "--join-timeout", "6s", "--offload", "none", "--", "true"]);
-    let (_, mut aux) = aux(&stage, of_aux, 0, &["--join-timeout", "6s"]);
-    let is_blocked = |nat| nat == Nat::Block;
-    let codes = |nat| if is_blocked(nat) { (83, "M201") } else { (84, "M104") };
+fn blocked(rounds: Vec<String>, of_primary: Nat, of_aux: Nat) {
+    for name in rounds {
+        let stage = Stage::new(&name).unwrap();
+        let (_, mut primary) =
+            primary(&stage, of_primary, &["--aux", "1", "--join-timeout", "6s", "--offload", "none", "--", "true"]);
+        let (_, mut aux) = aux(&stage, of_aux, 0, &["--join-timeout", "6s"]);
+        let is_blocked = |nat| nat == Nat::Block;
+        let codes = |nat| if is_blocked(nat) { (83, "M201") } else { (84, "M104") };
+        assert_ends(&mut primary, 0);
+        let said = if is_blocked(of_primary) { "M201" } else { "M104" };
+        assert!(primary.output().contains(said), "{}", primary.output());
+        let (exit, code) = codes(of_aux);
+        assert_fails(&mut aux, exit, code);
+    }
+}
+
+/// What the primary's report says of the aux, and what both said.
+fn meet(name: &str, of_primary: Nat, of_aux: Nat) -> (Value, String) {
+    meet_on(&Stage::new(name).unwrap(), of_primary, of_aux, &[])
+}
+
+fn meet_on(stage: &Stage, of_primary: Nat, of_aux: Nat, args: &[&str]) -> (Value, String) {
+    let (home, mut primary) = primary(stage, of_primary, &[args, &PAIR, &["true"]].concat());
+    let (_, mut aux) = aux(stage, of_aux, 0, args);
     assert_ends(&mut primary, 0);
-    let said = if is_blocked(of_primary) { "M201" } else { "M104" };
-    assert!(primary.output().contains(said), "{}", primary.output());
-    let (exit, code) = codes(of_aux);
-    assert_fails(&mut aux, exit, code);
-}
-
-/// What the primary's report says of the aux.
-fn peer(name: &str, of_primary: Nat, of_aux: Nat) -> Value {
-    let stage = Stage::new(name).unwrap();
-    let (home, mut primary) = primary(&stage, of_primary, &[&PAIR[..], &["true"]].concat());
-    let (_, mut aux) = aux(&stage, of_aux, 0, &[]);
-    up(&stage, &home, &mut primary, &mut aux)
-}
-
-fn up(stage: &Stage, home: &Runner, primary: &mut Process, aux: &mut Process) -> Value {
-    assert_eq!(primary.wait(SOON).unwrap(), 0, "{}\n---\n{}", primary.output(), aux.output());
-    assert_ends(aux, 0);
-    stage.report(home).unwrap()["peers"][0].clone()
+    let exit = aux.wait(SOON).unwrap();
+    let peer = stage.report(&home).unwrap()["peers"][0].clone();
+    let story = format!("{}\n--- aux\n{}", primary.output(), aux.output());
+    assert!(exit == 0 || peer["connect_ms"].is_null(), "{exit} {peer:#}\n{story}");
+    (peer, story)
 }
