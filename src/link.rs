@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub relays: Vec<(SocketAddr, bool)>,
     /// Datagrams that were passed on for others, and the bytes in them.
     pub relayed: (u64, u64),
+    /// How often our NAT's mapping has moved.
+    pub moves: u32,
     /// What was dropped, by cause.
     pub dropped: BTreeMap<&'static str, u64>,
 }
@@ -152,6 +154,7 @@ impl Link {
             nat: self.node.nat(),
             relays: self.node.relays().collect(),
             relayed: self.node.relayed(),
+            moves: self.node.moves(),
             dropped,
         }
     }
@@ -196,7 +199,7 @@ impl Link {
         }
         let mut rebind = false;
         while let Some(event) = self.node.poll_event() {
-            rebind |= event == Event::Rebind;
+            rebind |= matches!(event, Event::Rebind(_));
             if matches!(event, Event::Up { .. } | Event::Rerouted { .. }) {
                 self.sockets.keep(|id| self.node.uses(id));
             }

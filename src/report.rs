@@ -46,6 +46,8 @@ pub struct Network {
     pub relays: usize,
     /// What was passed on for others.
     pub relayed_bytes: u64,
+    /// How often the NAT's mapping has moved.
+    pub moves: u32,
     /// What carries the overlay on this machine: `tun`, or `userspace` where there is no TUN device.
     pub device: String,
 }
@@ -244,7 +246,7 @@ mod tests {
             object.keys().cloned().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(keys(""), "command dropped network offload peers role run skipped started version wall_ms");
-        assert_eq!(keys("/network"), "device egress mapping mtu ports relayed_bytes relays");
+        assert_eq!(keys("/network"), "device egress mapping moves mtu ports relayed_bytes relays");
         assert_eq!(keys("/peers/0"), "changes connect_ms index jobs overlay path rx_bytes slots state tx_bytes");
         assert_eq!(keys("/peers/0/path"), "crossing kind nat rtt_ms via why");
         assert_eq!(keys("/peers/0/changes/0"), "at_ms from to why");

@@ -253,7 +253,7 @@ impl Side {
                     self.published = Some(*announcement);
                 }
                 // Nobody has let a fresh socket in.
-                Event::Rebind => {
+                Event::Rebind(_) => {
                     (self.rebinding, self.heard) = (true, BTreeSet::new());
                     self.asked.clear();
                 }

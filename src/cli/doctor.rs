@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::actions::put;
-use super::session::resolve;
+use super::session::{self, resolve};
 use super::{Outcome, device, env};
 use crate::config::CommonArgs;
 use crate::exit::{Exit, Failure};
@@ -20,7 +20,7 @@ use crate::link::{hops, routes};
 use crate::offload::{distccd, search};
 use crate::proto::crossing::{Side, can_punch};
 use crate::proto::filtering::Filtering;
-use crate::proto::hops::opening_ttl;
+use crate::proto::hops::{opening_ttl, too_low};
 use crate::proto::nat::ports::Ports;
 use crate::proto::nat::{Behaviour, Mapping};
 
@@ -111,6 +111,7 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
         distcc(),
         fuse(),
     ];
+    findings.extend(too_low(&routers).map(|what| note("opening", what, session::A_RELAY)));
     findings.extend(relays.iter().map(|(name, answers)| relay(name, *answers)));
     let show = |addr: &SocketAddr| if args.show_ips { addr.to_string() } else { hide(addr) };
     let diagnosis = Diagnosis {
@@ -224,7 +225,7 @@ fn key(common: &CommonArgs) -> Finding {
 }
 
 fn meeting_place(common: &CommonArgs) -> Finding {
-    match common.rendezvous(env()).and_then(|choice| super::session::open(&choice)) {
+    match common.rendezvous(env()).and_then(|choice| session::open(&choice)) {
         Ok(rendezvous) => good("rendezvous", rendezvous.describe()),
         Err(failure) => bad("rendezvous", failure),
     }
@@ -232,7 +233,7 @@ fn meeting_place(common: &CommonArgs) -> Finding {
 
 fn stun(answers: usize, asked: usize, common: &CommonArgs) -> Finding {
     match answers {
-        0 => bad("stun", super::session::no_stun(common)),
+        0 => bad("stun", session::no_stun(common)),
         1 => note(
             "stun",
             format!("1 of {asked} servers answered"),

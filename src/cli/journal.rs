@@ -115,7 +115,7 @@ impl Journal {
 }
 
 fn network(snapshot: &Snapshot, device: &str) -> Network {
-    let Snapshot { nat, peers, relays, relayed, .. } = snapshot;
+    let Snapshot { nat, peers, relays, relayed, moves, .. } = snapshot;
     Network {
         mapping: nat.mapping.to_string(),
         ports: nat.ports.to_string(),
@@ -123,6 +123,7 @@ fn network(snapshot: &Snapshot, device: &str) -> Network {
         mtu: peers.iter().map(|peer| peer.mtu).min().unwrap_or(MTU),
         relays: relays.iter().filter(|(_, registered)| *registered).count(),
         relayed_bytes: relayed.1,
+        moves: *moves,
         device: device.into(),
     }
 }

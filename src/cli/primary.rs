@@ -334,7 +334,7 @@ impl<'a> Primary<'a> {
                 self.up.insert(role);
                 self.follow().await;
             }
-            Event::Rebind => self.session.rebind(),
+            Event::Rebind(reason) => self.session.rebind(reason),
             Event::Suspect { role } => self.session.suspect(role),
             Event::Rerouted { to, .. } => {
                 self.session.hide(to);

@@ -22,11 +22,12 @@ use crate::link::{Handle, Link, Snapshot, clock, hops};
 use crate::offload::distccd;
 use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
-use crate::proto::hops::opening_ttl;
+use crate::proto::hops::{opening_ttl, too_low};
 use crate::proto::key::Secret;
 use crate::proto::nat::{Behaviour, Mapping};
 use crate::proto::node::{Config, Node};
 use crate::proto::probe::Farewell;
+use crate::proto::renewal::Reason;
 use crate::proto::role::Role;
 use crate::proto::route::Route;
 use crate::proto::transmit::Event;
@@ -188,8 +189,14 @@ impl Session {
     }
 
     /// A fresh socket is taken: announcements will tell who has noticed.
-    pub(super) fn rebind(&self) {
-        say("no path, or the NAT's mapping has moved: opening again from a fresh socket");
+    pub(super) fn rebind(&self, reason: Reason) {
+        match reason {
+            Reason::Lost => say("no direct path to the primary: opening again from a fresh socket"),
+            Reason::Moved(UNSTABLE) => warn(&format!(
+                "M204 the NAT's mapping has moved {UNSTABLE} times, and each time every path is lost for seconds; hint: {A_RELAY}"
+            )),
+            Reason::Moved(_) => say("the NAT's mapping has moved: opening again from a fresh socket"),
+        }
         self.await_peers(true);
     }
 
@@ -355,6 +362,9 @@ async fn find_hops(target: Option<SocketAddr>, handle: Handle) {
     if let Some(IpAddr::V4(target)) = target.map(|target| target.ip()) {
         let routers = hops::routers(target).await;
         if !routers.is_empty() {
+            if let Some(what) = too_low(&routers) {
+                warn(&format!("{what}; hint: {A_RELAY}"));
+            }
             let ttl = opening_ttl(&routers);
             tracing::debug!(ttl, "opening datagrams travel so far");
             handle.set_opening_ttl(ttl);
@@ -446,6 +456,12 @@ struct Told {
     duplicate: bool,
     refused: bool,
 }
+
+/// A mapping that has moved so often is unstable.
+const UNSTABLE: u32 = 3;
+
+/// What to do where paths cannot be relied on.
+pub(super) const A_RELAY: &str = "a relay of your own (--relay) carries the data where a direct path does not";
 
 /// What the user is told of a mapping, once. Addresses are hidden in the logs of Actions.
 pub(super) fn tell_network(nat: Behaviour, reflexive: &[SocketAddr]) {

@@ -23,10 +23,11 @@ pub(super) struct StatusArgs {
 fn for_people(report: &Report) -> String {
     let Report { role, run, network, .. } = report;
     let seconds = report.wall_ms / 1000;
-    let Network { mapping, ports, egress, mtu, relays, device, .. } = network;
+    let Network { mapping, ports, egress, mtu, relays, device, moves, .. } = network;
     let relays = if *relays == 0 { String::new() } else { format!(", relays: {relays}") };
+    let moves = if *moves == 0 { String::new() } else { format!(", the mapping has moved: {moves}") };
     format!(
-        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}\n{}\n",
+        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}{moves}\n{}\n",
         report.table()
     )
 }

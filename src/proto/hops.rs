@@ -28,6 +28,14 @@ pub fn opening_ttl(routers: &BTreeMap<u8, IpAddr>) -> u8 {
     first_public.map_or(guess, |ttl| ttl.min(guess)).max(MIN_OPENING_TTL)
 }
 
+/// What is wrong with any TTL: even the last router that was asked has a private address, so a packet may die in our own networks.
+pub fn too_low(routers: &BTreeMap<u8, IpAddr>) -> Option<String> {
+    let router = routers.get(&MAX_HOPS).filter(|ip| is_private(**ip))?;
+    Some(format!(
+        "M303 a TTL of {MAX_HOPS} ends at a private router ({router}): opening packets may not leave our networks"
+    ))
+}
+
 /// The TTL of the `tries`-th try from a fresh socket, where no router answers: the default first, then further, for more NATs than usual;
 /// then nearer, for a peer that is close.
 pub fn ladder(tries: usize) -> u8 {
@@ -50,6 +58,18 @@ mod tests {
     #[test]
     fn each_try_from_a_fresh_socket_has_another_ttl() {
         assert_eq!([0, 1, 2, 3, 4].map(ladder), [4, 6, 8, 3, 4]);
+    }
+
+    #[test]
+    fn a_private_router_at_the_end_of_what_is_asked_is_told_of() {
+        let told = |last: &str| {
+            too_low(&[(1, "10.0.0.1"), (MAX_HOPS, last)].map(|(ttl, ip)| (ttl, ip.parse().expect("an address"))).into())
+        };
+        assert!(
+            told("10.0.0.8")
+                .is_some_and(|what| what.starts_with("M303 a TTL of 8 ends at a private router (10.0.0.8)"))
+        );
+        assert_eq!(told("198.51.100.1"), None);
     }
 
     #[test]

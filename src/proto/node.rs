@@ -282,6 +282,11 @@ impl Node {
         self.relayed
     }
 
+    /// How often our NAT's mapping has moved, as STUN servers see it.
+    pub fn moves(&self) -> u32 {
+        self.renewal.moves()
+    }
+
     /// What was dropped, by cause.
     pub fn dropped(&self) -> &BTreeMap<&'static str, u64> {
         &self.dropped

@@ -18,11 +18,22 @@ const LOST: Ladder = Ladder { front_ms: &[0, 20_000, 60_000], every: Some(Durati
 /// having been suspected, as by a process that was itself asleep.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Why a fresh socket is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// STUN servers see our mapping moved: the first time, or so often.
+    Moved(u32),
+    /// There is no direct path to the primary, though there should be one.
+    Lost,
+}
+
 /// Keeps the reasons and the pace.
 #[derive(Debug, Default)]
 pub struct Renewal {
     /// Since when our mapping is known to have moved.
     moved: Option<Instant>,
+    /// How often it has.
+    moves: u32,
     lost: Option<Schedule>,
     /// How many steps of `lost` are worth it.
     most: Option<usize>,
@@ -35,7 +46,14 @@ pub struct Renewal {
 impl Renewal {
     /// STUN says that our mapping is another than what we announced.
     pub fn handle_moved(&mut self, now: Instant) {
-        self.moved.get_or_insert(now);
+        if self.moved.replace(self.moved.unwrap_or(now)).is_none() {
+            self.moves += 1;
+        }
+    }
+
+    /// How often our mapping has moved.
+    pub fn moves(&self) -> u32 {
+        self.moves
     }
 
     /// There is no direct path to the primary, though there should be one; a renewal is worth it after `patience`, and `most` times where
@@ -60,17 +78,16 @@ impl Renewal {
         self.last = self.last.map(|_| now);
     }
 
-    /// Whether it is time; that moment is taken.
-    pub fn take(&mut self, now: Instant) -> bool {
+    /// Why it is time, if it is; that moment is taken.
+    pub fn take(&mut self, now: Instant) -> Option<Reason> {
         let most = self.most.unwrap_or(usize::MAX);
         if self.lost.as_mut().filter(|lost| lost.steps() < most).is_some_and(|lost| lost.take(now)) {
             self.overdue.get_or_insert(now);
         }
-        let due = self.due().is_some_and(|at| at <= now);
-        if due {
-            (self.moved, self.overdue, self.last) = (None, None, Some(now));
-        }
-        due
+        self.due().filter(|at| *at <= now)?;
+        let reason = self.moved.map_or(Reason::Lost, |_| Reason::Moved(self.moves));
+        (self.moved, self.overdue, self.last) = (None, None, Some(now));
+        Some(reason)
     }
 
     /// Whether there has been one.
@@ -101,16 +118,18 @@ mod tests {
     }
 
     fn times(renewal: &mut Renewal, start: Instant, until: u64) -> Vec<u64> {
-        (0..until).filter(|second| renewal.take(start + secs(*second))).collect()
+        (0..until).filter(|second| renewal.take(start + secs(*second)).is_some()).collect()
     }
 
     #[test]
     fn a_moved_mapping_is_renewed_at_once_and_never_twice_within_fifteen_seconds() {
         let (now, mut renewal) = (Instant::now(), Renewal::default());
         renewal.handle_moved(now);
-        assert!(renewal.take(now));
+        renewal.handle_moved(now);
+        assert_eq!(renewal.take(now), Some(Reason::Moved(1)));
         renewal.handle_settled(now + secs(1));
         renewal.handle_moved(now + secs(3));
+        assert_eq!(renewal.moves(), 2);
         assert_eq!(renewal.poll_timeout(), Some(now + secs(1) + APART));
         assert_eq!(times(&mut renewal, now, 100), [16]);
     }
@@ -135,9 +154,9 @@ mod tests {
     fn a_fresh_socket_that_took_long_to_come_into_use_has_its_time() {
         let (now, mut renewal) = (Instant::now(), Renewal::default());
         renewal.handle_lost(now, secs(0), None);
-        assert!(renewal.take(now));
+        assert_eq!(renewal.take(now), Some(Reason::Lost));
         renewal.handle_settled(now + secs(58));
-        assert!(!renewal.take(now + secs(58)), "the step of 20 s waits");
+        assert_eq!(renewal.take(now + secs(58)), None, "the step of 20 s waits");
         renewal.handle_lost(now + secs(60), secs(0), None);
         renewal.handle_found();
         assert_eq!(renewal.poll_timeout(), None);

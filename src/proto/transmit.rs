@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::announcement::Announcement;
 use super::nat::Behaviour;
+use super::renewal::Reason;
 use super::role::Role;
 use super::route::{Route, SocketId};
 
@@ -28,8 +29,8 @@ pub enum Event {
     Settled { answers: usize, nat: Behaviour, reflexive: Vec<SocketAddr> },
     /// To be published; the times in it are the publisher's to fill in. It follows the opening datagrams that it promises.
     Publish(Box<Announcement>),
-    /// A fresh socket is asked for; until [`super::node::Node::handle_rebound`] the node is silent.
-    Rebind,
+    /// A fresh socket is asked for, and why; until [`super::node::Node::handle_rebound`] the node is silent.
+    Rebind(Reason),
     /// A peer's direct path does not answer.
     Suspect { role: Role },
     /// A peer that did not answer, or whose address has changed, is heard again after so long.

@@ -456,7 +456,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
     prop::sample::select(vec![MASQ, AZURE, EIM_APDF, EIM_ADF, EIM_EIF, SYMMETRIC])
 }
 
-fn weathers() -> impl Strategy<Value = Weather> {
+pub fn weathers() -> impl Strategy<Value = Weather> {
     let ms = |range: std::ops::Range<u64>| Strategy::prop_map(range, Duration::from_millis);
     (ms(1..200), ms(0..150), 0.0..0.15, 0.0..0.2, ms(1000..3000), ms(0..4000), 1..3usize).prop_map(
         |(latency, jitter, loss, duplication, rendezvous, rendezvous_jitter, readings)| Weather {
@@ -472,7 +472,7 @@ fn weathers() -> impl Strategy<Value = Weather> {
 }
 
 /// A primary behind the first of `kinds`, and an aux behind each of the others.
-fn star(net: &mut Internet, kinds: &[Kind]) -> Vec<HostId> {
+pub fn star(net: &mut Internet, kinds: &[Kind]) -> Vec<HostId> {
     let role = |number: usize| Role::from_number(number as u16).expect("a small number");
     kinds.iter().enumerate().map(|(number, kind)| net.host(role(number), *kind)).collect()
 }
@@ -483,7 +483,7 @@ fn assert_up_within(net: &mut Internet, limit: Duration) {
 }
 
 /// What every host noticed, for a failure's message.
-fn story(net: &Internet) -> String {
+pub fn story(net: &Internet) -> String {
     let line = |id: HostId| {
         let notices = net.hosts[id].events.iter().map(|(_, event)| format!("{event:?}").chars().take(40).collect());
         let dropped = net.hosts[id].node.dropped();
@@ -513,7 +513,7 @@ fn is_publication(event: &Event) -> bool {
 }
 
 fn is_rebinding(event: &Event) -> bool {
-    *event == Event::Rebind
+    matches!(event, Event::Rebind(_))
 }
 
 fn is_recovery(event: &Event) -> bool {

@@ -316,6 +316,11 @@ impl Internet {
         self.hosts[id].alive = false;
     }
 
+    /// Whether a host still runs: it was not killed, and has had an answer of a STUN server or a relay.
+    pub fn is_alive(&self, id: HostId) -> bool {
+        self.hosts[id].alive
+    }
+
     /// When a host noticed something, counted from the beginning.
     pub fn noticed(&self, id: HostId, what: impl Fn(&Event) -> bool) -> Vec<Duration> {
         self.hosts[id].events.iter().filter(|(_, event)| what(event)).map(|(at, _)| *at - self.start).collect()
@@ -490,8 +495,10 @@ impl Internet {
             Event::Released | Event::Replaced => {
                 host.up.remove(&Role::Primary);
             }
-            Event::Rebind => self.rebind(id),
+            Event::Rebind(_) => self.rebind(id),
             Event::Stranded => self.strand(id),
+            // A verb ends then, with M201.
+            Event::Settled { answers: 0, .. } => host.alive = false,
             Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } => {}
             Event::Recovered { .. } | Event::Rerouted { .. } | Event::Mtu { .. } => {}
         }

@@ -168,7 +168,7 @@ impl Simulated {
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::Publish(announcement) => self.publish(*announcement),
-                Event::Rebind if self.sockets.rebind().is_ok() => {
+                Event::Rebind(_) if self.sockets.rebind().is_ok() => {
                     self.node.handle_rebound(clock::now(), self.sockets.host_addresses());
                     return self.drain();
                 }

@@ -6,7 +6,7 @@ use super::super::crossing::Crossing;
 use super::super::hops;
 use super::super::output::Around;
 use super::super::peer::{Absence, Peer, State};
-use super::super::renewal;
+use super::super::renewal::{self, Reason};
 use super::super::role::Role;
 use super::super::route::SocketId;
 use super::super::stun::StunClient;
@@ -84,8 +84,8 @@ impl Node {
             return;
         }
         self.watch_primary(now);
-        if self.renewal.take(now) {
-            return self.rebind(now);
+        if let Some(reason) = self.renewal.take(now) {
+            return self.rebind(now, reason);
         }
         if self.acknowledge_at().is_some_and(|at| at <= now) {
             self.publish(now);
@@ -163,7 +163,7 @@ impl Node {
     }
 
     /// Nobody has let the fresh socket in: all paths begin anew, and so does STUN.
-    fn rebind(&mut self, now: Instant) {
+    fn rebind(&mut self, now: Instant, reason: Reason) {
         tracing::info!("the paths begin anew from a fresh socket");
         (self.rebinding, self.settled) = (true, false);
         // Acknowledgements on their way are of the old addresses.
@@ -175,6 +175,6 @@ impl Node {
             peer.reopen(now, &mut Around { own, rng, out });
         }
         self.out.transmits.clear();
-        self.out.events.push_back(Event::Rebind);
+        self.out.events.push_back(Event::Rebind(reason));
     }
 }
