@@ -426,7 +426,7 @@ impl Peer {
             State::Gone if !self.forsaken => Some(self.heard_at + FORSAKEN_AFTER),
             _ => None,
         };
-        let handshake = self.handshake.as_ref().and_then(Schedule::next);
+        let handshake = self.path.selected().and_then(|_| self.handshake.as_ref()?.next());
         let confirm = self.confirming.as_ref().and_then(Schedule::next);
         let talk = self.path.selected().and_then(|_| self.talk.poll_timeout(!self.path.is_direct()));
         let path = self.path.poll_timeout();
