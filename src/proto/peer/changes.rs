@@ -50,13 +50,19 @@ impl Peer {
         }
     }
 
+    /// Our own addresses are known now, and how our NAT maps.
+    pub fn handle_settled(&mut self, now: Instant, around: &mut Around<'_>) {
+        self.prepare_spray(now, around);
+        self.talk.call_again(now);
+    }
+
     /// Where one NAT has another port for everyone and the other has not.
-    pub fn prepare_spray(&mut self, now: Instant, around: &mut Around<'_>) {
+    fn prepare_spray(&mut self, now: Instant, around: &mut Around<'_>) {
         let theirs = &self.announcement.nat;
         let reflexive = |candidate: &&Candidate| candidate.kind == Kind::ServerReflexive && candidate.addr.is_ipv4();
         let mapped = self.announcement.candidates.iter().filter(reflexive).map(|candidate| candidate.addr);
         let spray = match (around.own.nat.is_dependent(), theirs.is_dependent()) {
-            (true, false) => Some(Spray::hard(now, mapped.take(2).collect())),
+            (true, false) => Some(Spray::hard(now, mapped.take(2).collect(), around.own.nat.ports)),
             (false, true) => {
                 let at: BTreeSet<_> = mapped.map(|addr| addr.ip()).collect();
                 let guesses = Guesses::new(theirs.ports, PROBES, ChaCha20Rng::from_seed(around.rng.random()));

@@ -117,27 +117,40 @@ pub struct Nat {
     flows: BTreeMap<(Inside, SocketAddr), Flow>,
     /// Bindings that began outside, by remote address and external port.
     null_bindings: BTreeMap<(SocketAddr, u16), Instant>,
+    /// When it last looked for what has expired.
+    looked: Option<Instant>,
 }
+
+/// How often it looks for what has expired: each look costs as much as there are flows.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Nat {
     /// One at `outside`.
     pub fn new(kind: Kind, outside: Ipv4Addr, seed: u64) -> Self {
         let (flows, null_bindings) = (BTreeMap::new(), BTreeMap::new());
-        Self { kind, outside, next_port: 1024, rng: ChaCha20Rng::seed_from_u64(seed), flows, null_bindings }
+        Self {
+            kind,
+            outside,
+            next_port: 1024,
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            flows,
+            null_bindings,
+            looked: None,
+        }
     }
 
-    /// A datagram of `inside` leaves for `to`; the address it seems to come from.
-    pub fn outbound(&mut self, now: Instant, inside: Inside, to: SocketAddr) -> SocketAddr {
+    /// A datagram of `inside` leaves for `to`; the address it seems to come from. `None` when there is no port left for it.
+    pub fn outbound(&mut self, now: Instant, inside: Inside, to: SocketAddr) -> Option<SocketAddr> {
         self.expire(now);
         if let Some(flow) = self.flows.get_mut(&(inside, to)) {
             flow.last = now;
-            return SocketAddr::from((self.outside, flow.port));
+            return Some(SocketAddr::from((self.outside, flow.port)));
         }
-        let mapped = self.mapped(inside, to).unwrap_or_else(|| self.draw(inside, self.kind.drawing));
+        let mapped = self.mapped(inside, to).or_else(|| self.draw(inside, self.kind.drawing))?;
         let clashed = self.null_bindings.contains_key(&(to, mapped));
-        let port = if clashed { self.draw(inside, Drawing::Random) } else { mapped };
+        let port = if clashed { self.draw(inside, Drawing::Random)? } else { mapped };
         self.flows.insert((inside, to), Flow { port, replied: false, clashed, last: now });
-        SocketAddr::from((self.outside, port))
+        Some(SocketAddr::from((self.outside, port)))
     }
 
     /// A datagram of `from` has come to the external `port`; whom it is for, if it gets in.
@@ -178,29 +191,29 @@ impl Nat {
         self.flows.iter().find(same).map(|(_, flow)| flow.port)
     }
 
-    fn draw(&mut self, inside: Inside, drawing: Drawing) -> u16 {
+    fn draw(&mut self, inside: Inside, drawing: Drawing) -> Option<u16> {
         let taken: BTreeSet<u16> = self.flows.values().map(|flow| flow.port).collect();
         match drawing {
-            Drawing::Preserving if !taken.contains(&inside.port()) => inside.port(),
+            Drawing::Preserving if !taken.contains(&inside.port()) => Some(inside.port()),
             Drawing::Stride(step) => {
                 self.next_port += step;
-                self.next_port
+                Some(self.next_port)
             }
             Drawing::Block(size) => self.free(4096..4096 + size, &taken),
             Drawing::Preserving | Drawing::Random => self.free(1024..65_535, &taken),
         }
     }
 
-    fn free(&mut self, range: std::ops::Range<u16>, taken: &BTreeSet<u16>) -> u16 {
-        loop {
-            let port = self.rng.random_range(range.clone());
-            if !taken.contains(&port) {
-                return port;
-            }
-        }
+    fn free(&mut self, range: std::ops::Range<u16>, taken: &BTreeSet<u16>) -> Option<u16> {
+        let start = self.rng.random_range(range.clone());
+        (start..range.end).chain(range.start..start).find(|port| !taken.contains(port))
     }
 
     fn expire(&mut self, now: Instant) {
+        if self.looked.is_some_and(|looked| now - looked < LOOK) {
+            return;
+        }
+        self.looked = Some(now);
         let (unreplied, stream) = self.kind.lifetimes;
         self.flows.retain(|_, flow| now - flow.last < if flow.replied { stream } else { unreplied });
         self.null_bindings.retain(|_, last| now - *last < unreplied);
@@ -214,11 +227,11 @@ fn a_datagram_from_outside_that_comes_first_takes_the_port_away_until_thirty_sec
     let (now, peer, stun) = (Instant::now(), addr("198.51.100.9:9"), addr("192.0.2.1:3478"));
     for (kind, moves) in [(MASQ, true), (AZURE, true), (EIM_APDF, false)] {
         let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 1);
-        let mapped = nat.outbound(now, addr(INSIDE), stun);
+        let mapped = nat.outbound(now, addr(INSIDE), stun).expect("a port");
         assert_eq!(nat.inbound(now, peer, mapped.port()), None);
-        assert_eq!(nat.outbound(now, addr(INSIDE), peer) != mapped, moves, "{kind:?}");
+        assert_eq!(nat.outbound(now, addr(INSIDE), peer) != Some(mapped), moves, "{kind:?}");
         let later = nat.outbound(now + Duration::from_secs(30), addr(INSIDE), peer);
-        assert_eq!(later == mapped, kind.drawing == Drawing::Preserving, "after a silence");
+        assert_eq!(later == Some(mapped), kind.drawing == Drawing::Preserving, "after a silence");
     }
 }
 
@@ -227,8 +240,8 @@ fn an_inside_datagram_that_comes_first_lets_the_answer_in_on_the_mapped_port() {
     let (now, peer, stun) = (Instant::now(), addr("198.51.100.9:9"), addr("192.0.2.1:3478"));
     for kind in [MASQ, AZURE, EIM_APDF, EIM_ADF, EIM_EIF] {
         let mut nat = Nat::new(kind, Ipv4Addr::new(198, 51, 100, 1), 1);
-        let mapped = nat.outbound(now, addr(INSIDE), stun);
-        assert_eq!(nat.outbound(now, addr(INSIDE), peer), mapped, "{kind:?}");
+        let mapped = nat.outbound(now, addr(INSIDE), stun).expect("a port");
+        assert_eq!(nat.outbound(now, addr(INSIDE), peer), Some(mapped), "{kind:?}");
         assert_eq!(nat.inbound(now, peer, mapped.port()), Some(addr(INSIDE)));
         let admitted = (kind.filtering == Dependence::EndpointIndependent).then(|| addr(INSIDE));
         assert_eq!(nat.inbound(now, addr("203.0.113.5:5"), mapped.port()), admitted, "{kind:?}");
