@@ -134,7 +134,7 @@ impl Node {
         let roles: Vec<Role> = self.peers.keys().copied().collect();
         for role in roles {
             if let Some((peer, mut around)) = self.peer(role) {
-                peer.prepare_spray(now, &mut around);
+                peer.handle_settled(now, &mut around);
             }
         }
         if self.config.role == Role::Primary || !self.peers.is_empty() {
@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// What STUN servers see of our sockets, and relays, which answer as well as they do.
-    fn samples(&self) -> Vec<Sample> {
+    pub(super) fn samples(&self) -> Vec<Sample> {
         let local = self.config.hosts.first().map_or(0, SocketAddr::port);
         let of_relay = |relay: &RelayClient| Some(Sample { server: relay.server(), mapped: relay.observed()?, local });
         self.stun.samples().into_iter().chain(self.relays.iter().filter_map(of_relay)).collect()
@@ -233,7 +233,7 @@ impl Node {
         self.peers.insert(role, Peer::new(now, announcement, born, overlay, keys, tunnel, acknowledged));
         self.offer_relays(now, role);
         let Some((peer, mut around)) = self.peer(role) else { return };
-        peer.prepare_spray(now, &mut around);
+        peer.handle_settled(now, &mut around);
         for packet in waiting.into_iter().flat_map(|wanted| wanted.packets) {
             peer.send(now, &packet, around.out);
         }

@@ -139,8 +139,10 @@ impl Talk {
 
     /// Repeats what is to be said over `route`. `opened`: the peer's epoch that we have opened towards, where it must be called.
     pub(super) fn repeat(&mut self, now: Instant, route: Route, opened: Option<u32>, mut line: Line<'_, '_>) {
-        if let Some(opened) = opened.filter(|_| !line.around.own.candidates.is_empty())
+        // While our own addresses are not known there is nothing to call with; when they are, calling begins anew.
+        if let Some(opened) = opened
             && self.calling.take(now)
+            && !line.around.own.candidates.is_empty()
         {
             let call = line.around.own.call(opened);
             line.tell(route, Body::Call(Box::new(call)));
