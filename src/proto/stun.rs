@@ -185,9 +185,10 @@ impl StunClient {
 
     fn refresh(&mut self, now: Instant, rng: &mut impl RngCore) {
         self.refresh_at = Some(now + REFRESH);
-        for server in
-            self.servers.iter_mut().filter(|it| it.socket == SocketId::MAIN && it.mapped.is_some()).take(REFRESHED)
-        {
+        let mut asked: Vec<_> = self.servers.iter_mut().filter(|server| server.socket == SocketId::MAIN).collect();
+        // Those that have never answered come last: they may yet tell how our NAT maps, where too few have.
+        asked.sort_by_key(|server| server.mapped.is_none());
+        for server in asked.into_iter().take(REFRESHED) {
             server.transaction = rng.random();
             server.requests = Schedule::new(RETRANSMIT, now);
             server.answered = false;
@@ -273,6 +274,19 @@ mod tests {
         client.handle_response(now, SocketId::MAIN, server, &answer(&bytes, "198.51.100.1:1024"));
         assert!(!client.handle_timeout(now + ms(399), &mut rng));
         assert!(client.handle_timeout(now + ms(400), &mut rng));
+    }
+
+    #[test]
+    fn a_server_that_was_silent_at_first_is_asked_again_where_one_alone_has_answered() {
+        let now = Instant::now();
+        let (mut client, mut rng) = client(now);
+        let (_, one, bytes) = client.poll_transmit(now).expect("due at once");
+        client.handle_response(now, SocketId::MAIN, one, &answer(&bytes, "198.51.100.1:1024"));
+        while client.poll_transmit(now + ms(3000)).is_some() {}
+        client.handle_timeout(now + ms(3000), &mut rng);
+        client.handle_timeout(now + ms(3000) + REFRESH, &mut rng);
+        let again = std::iter::from_fn(|| client.poll_transmit(now + ms(3000) + REFRESH));
+        assert!(again.map(|(_, server, _)| server).any(|server| server != one));
     }
 
     #[test]

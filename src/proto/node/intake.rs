@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use super::super::nat::{Behaviour, Mapping};
 use super::super::peer::{Absence, Peer, State, Word};
 use super::super::probe;
 use super::super::registration;
@@ -72,11 +73,24 @@ impl Node {
     fn handle_stun(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) {
         match self.stun.handle_response(now, socket, from, datagram) {
             Answer::Foreign => self.drop_one("STUN that we did not ask for"),
-            Answer::Same => {}
+            Answer::Same => self.learn_mapping(now),
             Answer::Moved if self.settled => self.renewal.handle_moved(now),
             Answer::Moved => {}
         }
         self.handle_timeout(now);
+    }
+
+    /// Too few servers answered at first to tell how our NAT maps. Where more of them see another port each, what was announced is of no use.
+    fn learn_mapping(&mut self, now: Instant) {
+        if !self.settled || self.own.nat.mapping != Mapping::Unknown {
+            return;
+        }
+        let nat = Behaviour::classify(&self.samples());
+        if nat.is_dependent() {
+            self.renewal.handle_moved(now);
+        } else {
+            self.own.nat = nat;
+        }
     }
 
     fn handle_registration(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
