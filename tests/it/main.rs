@@ -4,6 +4,7 @@
 
 mod cases;
 mod corpus;
+mod fates;
 mod hostile;
 mod house;
 mod matrix;

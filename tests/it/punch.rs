@@ -277,6 +277,23 @@ fn a_minute_without_a_network_is_survived() {
 }
 
 #[test]
+fn a_network_that_fails_in_the_middle_of_a_handshake_is_survived() {
+    let mut smooth = Internet::new(22, Weather::default());
+    smooth.add_relay();
+    let hosts = star(&mut smooth, &[MASQ, AZURE]);
+    assert_up_within(&mut smooth, FORMING);
+    let up = smooth.noticed(hosts[0], is_up)[0];
+    for before in (0..150).step_by(10).map(Duration::from_millis) {
+        let mut net = Internet::new(22, Weather::default());
+        net.add_relay();
+        star(&mut net, &[MASQ, AZURE]);
+        net.run_for(up - before);
+        net.black_out(Duration::from_secs(12));
+        assert_up_within(&mut net, REPAIRED);
+    }
+}
+
+#[test]
 fn an_aux_whose_primary_is_dead_takes_few_sockets() {
     let mut net = Internet::new(19, Weather::default());
     let hosts = star(&mut net, &[MASQ, AZURE]);

@@ -280,6 +280,11 @@ impl Internet {
         true
     }
 
+    /// How long it has run.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
     /// Runs for so long.
     pub fn run_for(&mut self, time: Duration) {
         self.run_until(time, |_| false);
@@ -407,7 +412,7 @@ impl Internet {
             return;
         }
         let nat = &mut self.sites[site].nat;
-        let from = nat.outbound(self.now, inside, to);
+        let Some(from) = nat.outbound(self.now, inside, to) else { return };
         let hairpin = to.ip() == nat.outside;
         let arrives = !lost && if hairpin { nat.kind.hairpin } else { reaches };
         for _ in 0..if arrives { 1 + usize::from(twice) } else { 0 } {
