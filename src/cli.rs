@@ -9,6 +9,7 @@ mod device;
 mod diagnosis;
 mod doctor;
 mod journal;
+mod network;
 mod primary;
 mod relay;
 mod services;

@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::actions::put;
+use super::network;
 use super::session::{self, resolve};
 use super::{Outcome, device, env};
 use crate::config::CommonArgs;
@@ -111,7 +112,7 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
         distcc(),
         fuse(),
     ];
-    findings.extend(too_low(&routers).map(|what| note("opening", what, session::A_RELAY)));
+    findings.extend(too_low(&routers).map(|what| note("opening", what, network::A_RELAY)));
     findings.extend(relays.iter().map(|(name, answers)| relay(name, *answers)));
     let show = |addr: &SocketAddr| if args.show_ips { addr.to_string() } else { hide(addr) };
     let diagnosis = Diagnosis {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::actions::{say, warn};
 use super::device;
 use super::diagnosis::why;
+use super::network::path_words;
 use super::session::Session;
 use crate::exit::{Exit, Failure};
 use crate::link::{Snapshot, clock};
@@ -53,7 +54,7 @@ impl Journal {
                 self.note(*role, at, same, &why);
             }
             Event::Rerouted { role, to, .. } => {
-                let how = if to.is_direct() { "direct again".into() } else { format!("{}: {why}", words(*to)) };
+                let how = if to.is_direct() { "direct again".into() } else { path_words(*to, why) };
                 say(&format!("{role} is now reached {how}"));
                 self.note(*role, at, kind(*to), if to.is_direct() { "a direct path was found" } else { why });
             }
@@ -139,11 +140,6 @@ fn via(route: Route) -> Option<String> {
         Route::Direct { .. } => None,
         Route::Relayed(relay) => Some(relay.to_string()),
     }
-}
-
-/// For a line of the log.
-pub(super) fn words(route: Route) -> String {
-    via(route).map_or("directly".into(), |relay| format!("over {relay}"))
 }
 
 fn skipped(tally: &Tally) -> BTreeMap<String, u64> {

@@ -11,7 +11,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::actions::{mask, say, warn};
 use super::diagnosis::why;
-use super::{device, env, journal, services};
+use super::network::{A_RELAY, tell_fresh_socket};
+use super::{device, env, services};
 use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs, literal};
 use crate::control::{self, Asked, Server};
 use crate::exit::{Exit, Failure};
@@ -24,7 +25,6 @@ use crate::privilege::Caller;
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::{opening_ttl, too_low};
 use crate::proto::key::Secret;
-use crate::proto::nat::{Behaviour, Mapping};
 use crate::proto::node::{Config, Node};
 use crate::proto::probe::Farewell;
 use crate::proto::renewal::Reason;
@@ -190,13 +190,7 @@ impl Session {
 
     /// A fresh socket is taken: announcements will tell who has noticed.
     pub(super) fn rebind(&self, reason: Reason) {
-        match reason {
-            Reason::Lost => say("no direct path to the primary: opening again from a fresh socket"),
-            Reason::Moved(UNSTABLE) => warn(&format!(
-                "M204 the NAT's mapping has moved {UNSTABLE} times, and each time every path is lost for seconds; hint: {A_RELAY}"
-            )),
-            Reason::Moved(_) => say("the NAT's mapping has moved: opening again from a fresh socket"),
-        }
+        tell_fresh_socket(reason);
         self.await_peers(true);
     }
 
@@ -362,9 +356,7 @@ async fn find_hops(target: Option<SocketAddr>, handle: Handle) {
     if let Some(IpAddr::V4(target)) = target.map(|target| target.ip()) {
         let routers = hops::routers(target).await;
         if !routers.is_empty() {
-            if let Some(what) = too_low(&routers) {
-                warn(&format!("{what}; hint: {A_RELAY}"));
-            }
+            too_low(&routers).iter().for_each(|what| warn(&format!("{what}; hint: {A_RELAY}")));
             let ttl = opening_ttl(&routers);
             tracing::debug!(ttl, "opening datagrams travel so far");
             handle.set_opening_ttl(ttl);
@@ -455,35 +447,6 @@ async fn collect(
 struct Told {
     duplicate: bool,
     refused: bool,
-}
-
-/// A mapping that has moved so often is unstable.
-const UNSTABLE: u32 = 3;
-
-/// What to do where paths cannot be relied on.
-pub(super) const A_RELAY: &str = "a relay of your own (--relay) carries the data where a direct path does not";
-
-/// What the user is told of a mapping, once. Addresses are hidden in the logs of Actions.
-pub(super) fn tell_network(nat: Behaviour, reflexive: &[SocketAddr]) {
-    reflexive.iter().for_each(|addr| mask(addr.ip()));
-    say(&format!("network: {nat}"));
-    let Behaviour { mapping, egress, .. } = nat;
-    if egress > 1 {
-        warn(&format!(
-            "M205 {egress} egress addresses: a peer may see another address than the STUN servers; hint: a NAT with one makes direct paths sure"
-        ));
-    }
-    if matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent) {
-        warn(&format!(
-            "M202 the NAT maps {mapping}: a direct path must be searched for, and there is none to another runner behind such a NAT; hint: use \
-             runners behind another NAT, or a relay of your own (--relay)"
-        ));
-    }
-}
-
-/// How a peer is reached, for the line that says that it is.
-pub(super) fn path_words(route: Route, why: &str) -> String {
-    if route.is_direct() { "direct".into() } else { format!("{}: {why}", journal::words(route)) }
 }
 
 /// No STUN server answered.
