@@ -1,4 +1,5 @@
-//! The edge router of a site, and how it spoils what passes: it drops UDP, or what is too large. Not here: delay and loss ([`super::wire`]).
+//! The edge router of a site, and how it spoils what passes: it drops UDP, what another site sends or gets, or what is too large. Not here:
+//! delay and loss ([`super::wire`]).
 
 use anyhow::{Result, ensure};
 
@@ -25,6 +26,16 @@ impl Edge {
 
     pub(super) fn block_udp(&self, block: bool) -> Result<()> {
         self.set_table("block", block, "type filter hook forward priority 0; meta l4proto udp drop;")
+    }
+
+    /// A table for each of the others: one may be cut off while another is let through again.
+    pub(super) fn cut_from(&self, other: SitePlan, cut: bool) -> Result<()> {
+        let ((net, len), (net6, len6)) = (other.public_prefix(), other.prefix6());
+        let rules = format!(
+            "type filter hook forward priority 0; ip saddr {net}/{len} drop; ip daddr {net}/{len} drop; \
+             ip6 saddr {net6}/{len6} drop; ip6 daddr {net6}/{len6} drop;"
+        );
+        self.set_table(&format!("cut_{}", other.core_dev()), cut, &rules)
     }
 
     /// By routes, not by the MTU of the devices: these drop what is too large for them without a word.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Netns;
 use super::nat::Nat;
@@ -124,6 +124,15 @@ impl Runner {
     /// If nft fails.
     pub fn block_udp(&self, block: bool) -> Result<()> {
         self.ground.edge.block_udp(block)
+    }
+
+    /// Drops at the edge router everything between this site and `other`'s, both ways, or lets it pass again. Whoever reaches both is left alone.
+    ///
+    /// # Errors
+    /// If both are at one site, or nft fails.
+    pub fn cut_from(&self, other: &Self, cut: bool) -> Result<()> {
+        ensure!(!Arc::ptr_eq(&self.ground, &other.ground), "{} and {} are at one site", self.name, other.name);
+        self.ground.edge.cut_from(other.ground.plan, cut)
     }
 
     /// From now on the edge router forwards no packet larger than this many bytes, IP header included, either way; 1500 is the end of that. It

@@ -74,6 +74,35 @@ fn blocked_udp_passes_neither_way_until_it_is_allowed_again() {
 }
 
 #[test]
+fn a_host_that_is_cut_from_another_reaches_everybody_else_until_it_is_let_through_again() {
+    let (lab, server) = lab_with_server("cut");
+    let hosts = ["one", "two", "three"].map(|name| runner(&lab, name, Nat::None));
+    let [one, two, three] = hosts.each_ref().map(|host| socket(host, PORT));
+    let addrs = hosts.each_ref().map(|host| (host.public_addr(), PORT).into());
+    let world = server_socket(&server, (server.addr(), 7000).into());
+
+    hosts[0].cut_from(&hosts[1], true).expect("a way can be cut");
+    hosts[0].cut_from(&hosts[2], true).expect("and another");
+    hosts[0].cut_from(&hosts[2], false).expect("and opened again");
+    send(&one, addrs[1], "lost", FULL_TTL);
+    send(&two, addrs[0], "lost", FULL_TTL);
+    send(&one, (server.addr(), 7000).into(), "to the world", FULL_TTL);
+    send(&one, addrs[2], "to three", FULL_TTL);
+    send(&two, addrs[2], "from two", FULL_TTL);
+    assert_eq!((drain(&one), drain(&two), receive(&world).0), (vec![], vec![], "to the world".to_owned()));
+    assert_eq!(
+        BTreeSet::from([receive(&three).0, receive(&three).0]),
+        ["to three", "from two"].map(String::from).into()
+    );
+
+    hosts[0].cut_from(&hosts[1], false).expect("a way can be opened again");
+    send(&one, addrs[1], "there", FULL_TTL);
+    send(&two, addrs[0], "back", FULL_TTL);
+    assert_eq!((receive(&one).0, receive(&two).0), ("back".to_owned(), "there".to_owned()));
+    hosts[0].cut_from(&hosts[0], true).expect_err("nothing lies between");
+}
+
+#[test]
 fn the_kinds_of_the_matrix_have_names_of_their_own() {
     let names: BTreeSet<_> = Nat::MATRIX.iter().map(|nat| nat.name()).collect();
 
