@@ -18,4 +18,5 @@ mod rendezvous_faults;
 mod repairing;
 mod secrets;
 mod surviving;
+mod transfer;
 mod userspace;
