@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use mesh::proto::announcement::{Announcement, Boot, Standing};
 use mesh::proto::candidate::Candidate;
-use mesh::proto::key::Secret;
+use mesh::proto::key::{ProbeKeys, Secret};
 use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
-use mesh::proto::probe::Farewell;
+use mesh::proto::probe::{self, Body, Farewell, Probe};
 use mesh::proto::reset;
 use mesh::proto::role::Role;
 use mesh::proto::route::SocketId;
@@ -21,6 +21,7 @@ use mesh::proto::transmit::{Event, Transmit};
 use mesh::proto::tunnel;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
+use x25519_dalek::PublicKey;
 
 use super::announcement::ring;
 use super::input::{Input, alter, piece};
@@ -65,8 +66,12 @@ struct Side {
     published: Option<Announcement>,
     /// What it was told.
     read: Vec<Announcement>,
-    /// Which of its own announcements counts; 0 is none.
+    /// Where something authentic came from.
     heard: BTreeSet<SocketAddr>,
+    /// Its own epochs that its peer has said, in a call, to have opened towards, and where the peer is.
+    called: Vec<(u32, BTreeSet<SocketAddr>)>,
+    /// What it hears its peer with.
+    keys: ProbeKeys,
     /// A fresh socket is asked for.
     rebinding: bool,
     /// What came out of the tunnel since the last step.
@@ -172,6 +177,8 @@ impl Side {
             published: None,
             read: vec![],
             heard: BTreeSet::new(),
+            called: vec![],
+            keys: keys(at),
             rebinding: false,
             inner: vec![],
         }
@@ -201,6 +208,9 @@ impl Side {
     /// A datagram that somebody who has our keys, or a STUN server, may have sent.
     fn take(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         let before = self.dropped();
+        if let Some(Probe { body: Body::Call(call), .. }) = probe::open(datagram, &self.keys) {
+            self.called.push((call.opened, call.candidates.iter().map(|candidate| candidate.addr).collect()));
+        }
         self.node.handle_datagram(now, SocketId::MAIN, from, datagram);
         if self.dropped() == before {
             self.heard.insert(from);
@@ -268,7 +278,9 @@ impl Side {
             read.acknowledges(self.role, self.node.boot(), self.node.epoch())
                 && read.candidates.iter().any(|candidate| candidate.addr == to)
         };
-        self.heard.contains(&to) || self.read.iter().any(acknowledged)
+        let epoch = self.node.epoch();
+        let called = || self.called.iter().any(|(opened, candidates)| *opened == epoch && candidates.contains(&to));
+        self.heard.contains(&to) || self.read.iter().any(acknowledged) || called()
     }
 
     fn dropped(&self) -> u64 {
@@ -289,6 +301,14 @@ fn distort(announcement: &mut Announcement, input: &mut Input<'_>) {
         6 => announcement.boot = Boot::draw(&mut ChaCha20Rng::seed_from_u64(u64::from(byte))),
         _ => announcement.role = Role::Aux(u16::from(byte)),
     }
+}
+
+/// Of one side, for the probes of the other.
+fn keys(at: usize) -> ProbeKeys {
+    let secret = |at: usize| Secret([at as u8 + 1; 32]).to_static();
+    let ring = ring(&[1]);
+    let keys = ring.iter().next().expect("one key");
+    keys.probes(&secret(at), &PublicKey::from(&secret(1 - at)))
 }
 
 fn overlay() -> Prefix {

@@ -161,8 +161,10 @@ fn describe(role: Role, overlay: Prefix, view: Option<&PeerView>, tally: &Tally)
         _ => "never",
     };
     let route = view.and_then(|peer| peer.route).filter(|_| was_up);
+    // What it was before it said goodbye.
+    let has_left = was_up && view.is_some_and(|peer| peer.state == State::Left);
     let path = report::Path {
-        kind: route.map_or(if was_up { "direct" } else { "none" }, kind).into(),
+        kind: route.map_or(if has_left { "direct" } else { "none" }, kind).into(),
         via: route.and_then(via),
         crossing: view.map(|peer| peer.crossing.to_string()).unwrap_or_default(),
         nat: view.map(|peer| peer.nat.to_string()).unwrap_or_default(),
@@ -217,5 +219,40 @@ impl ReportFile {
         if let Err(error) = written {
             warn(&format!("M109 the report could not be written: {error}; hint: check the free space there"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::proto::crossing::Crossing;
+    use crate::proto::nat::Behaviour;
+
+    #[test]
+    fn a_peer_without_a_route_is_not_called_direct() {
+        let kind = |state| {
+            let view = PeerView {
+                role: Role::Aux(0),
+                overlay: Ipv4Addr::new(10, 77, 0, 2),
+                state,
+                connect: Some(Duration::from_millis(80)),
+                route: None,
+                rtt: None,
+                mtu: MTU,
+                nat: Behaviour::default(),
+                crossing: Crossing::Direct,
+                heard_directly: true,
+                silent: Duration::ZERO,
+                tx_bytes: 0,
+                rx_bytes: 0,
+                slots: 4,
+                offload: None,
+            };
+            let overlay = Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 16);
+            describe(Role::Aux(0), overlay, Some(&view), &Tally::default()).path.kind
+        };
+        assert_eq!([State::Up, State::Gone, State::Left].map(kind), ["none", "none", "direct"]);
     }
 }
