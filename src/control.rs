@@ -21,6 +21,9 @@ const FILE: &str = "mesh.sock";
 /// Longer requests are not ours.
 const LONGEST_REQUEST: u64 = 4096;
 
+/// How long a mesh that is alive may take to say what it knows; one that leaves has said goodbye by then.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// What is asked of a running mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
@@ -191,8 +194,20 @@ async fn answer(stream: UnixStream, asked: &mpsc::UnboundedSender<Asked>) -> io:
     write.write_all(&bytes).await
 }
 
-/// Asks the mesh behind `path`.
+/// Asks the mesh behind `path`. What it knows at once it must say within [`ANSWER`].
 pub async fn ask(path: &Path, request: &Request) -> Result<Response, Failure> {
+    match request {
+        Request::Wait { .. } => put(path, request).await,
+        _ => ask_within(ANSWER, path, request).await,
+    }
+}
+
+async fn ask_within(patience: Duration, path: &Path, request: &Request) -> Result<Response, Failure> {
+    let silent = || Err(not_running(&format!("{}: nothing said within {} s", path.display(), patience.as_secs())));
+    tokio::time::timeout(patience, put(path, request)).await.unwrap_or_else(|_| silent())
+}
+
+async fn put(path: &Path, request: &Request) -> Result<Response, Failure> {
     let failed = |error: io::Error| not_running(&format!("{}: {error}", path.display()));
     let mut stream = UnixStream::connect(path).await.map_err(failed)?;
     let mut line = serde_json::to_vec(request).expect("plain data with text keys always serialises");
@@ -215,6 +230,17 @@ fn not_running(why: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_mesh_that_stands_still_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.sock");
+        let _standing_still = std::os::unix::net::UnixListener::bind(&path).expect("it listens");
+        let patience = Duration::from_millis(50);
+        let failure = ask_within(patience, &path, &Request::Status).await.expect_err("nobody answers");
+        assert_eq!(failure.code, "M107");
+        assert!(failure.what.contains("nothing said within 0 s"), "{}", failure.what);
+    }
 
     #[tokio::test]
     async fn a_request_is_answered_and_the_socket_goes_with_its_server() {

@@ -41,7 +41,7 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 enum Command {
     Announcement(Box<Announcement>, u64),
-    OpeningTtl(u8),
+    Hops(Option<u8>),
     Close(Farewell),
     Snapshot(oneshot::Sender<Snapshot>),
 }
@@ -76,8 +76,8 @@ impl Handle {
     }
 
     /// The TTL that opens our NATs was found.
-    pub fn set_opening_ttl(&self, ttl: u8) {
-        let _ = self.commands.send(Command::OpeningTtl(ttl));
+    pub fn tell_hops(&self, ttl: Option<u8>) {
+        let _ = self.commands.send(Command::Hops(ttl));
     }
 
     /// Say goodbye; the driver ends when everyone has heard it or had time to.
@@ -138,7 +138,7 @@ impl Link {
         let now = clock::now();
         match command {
             Command::Announcement(announcement, born) => self.node.handle_announcement(now, *announcement, born),
-            Command::OpeningTtl(ttl) => self.node.set_opening_ttl(ttl),
+            Command::Hops(ttl) => self.node.handle_hops(clock::now(), ttl),
             Command::Close(farewell) => self.node.close(now, farewell),
             Command::Snapshot(reply) => {
                 let _ = reply.send(self.snapshot(now));

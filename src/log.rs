@@ -25,7 +25,7 @@ pub enum Format {
 /// Starts logging to stderr. `level` is a level or a filter such as `mesh=debug`.
 pub fn start(level: &str, format: Format) {
     // boringtun warns of every unanswered handshake without saying whose; we say when a peer is gone.
-    let quiet = "boringtun=error".parse().expect("a constant directive");
+    let quiet = "boringtun=off".parse().expect("a constant directive");
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info")).add_directive(quiet);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

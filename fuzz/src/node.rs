@@ -168,8 +168,10 @@ impl Side {
             stun: vec![STUN.into()],
             relays: vec![],
         };
+        let mut node = Node::new(now, config);
+        node.handle_hops(now, None);
         Self {
-            node: Node::new(now, config),
+            node,
             role: ROLES[at],
             address: SocketAddr::from(([198, 51, 100, at as u8 + 1], 1024)),
             wire: VecDeque::new(),
@@ -274,10 +276,13 @@ impl Side {
 
     /// The rule, by what was said outside and not by what the node believes.
     fn may_send_to(&self, to: SocketAddr) -> bool {
-        let acknowledged = |read: &Announcement| {
-            read.acknowledges(self.role, self.node.boot(), self.node.epoch())
-                && read.candidates.iter().any(|candidate| candidate.addr == to)
+        // An epoch of a process has one set of addresses, whichever of its announcements tells them.
+        let told = |ack: &Announcement| {
+            let same = self.read.iter().filter(|read| (read.boot, read.epoch) == (ack.boot, ack.epoch));
+            same.flat_map(|read| &read.candidates).any(|candidate| candidate.addr == to)
         };
+        let acknowledged =
+            |read: &Announcement| read.acknowledges(self.role, self.node.boot(), self.node.epoch()) && told(read);
         let epoch = self.node.epoch();
         let called = || self.called.iter().any(|(opened, candidates)| *opened == epoch && candidates.contains(&to));
         self.heard.contains(&to) || self.read.iter().any(acknowledged) || called()

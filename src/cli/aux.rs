@@ -184,7 +184,7 @@ impl<'a> Aux<'a> {
                 self.set_up(Role::Primary, false);
             }
             Event::Gone { role, .. } => say(&format!("{role} is gone")),
-            Event::Back { role } | Event::Recovered { role, .. } => self.set_up(role, true),
+            Event::Back { role, .. } | Event::Recovered { role, .. } => self.set_up(role, true),
             Event::Rebind(reason) => self.session.rebind(reason),
             Event::Suspect { role } => self.session.suspect(role),
             Event::Stranded => self.session.look_for_aux(),
@@ -194,7 +194,7 @@ impl<'a> Aux<'a> {
             }
             Event::Left { role: Role::Primary } | Event::Released => return Some(End::Released),
             Event::Left { role } => say(&format!("{role} has left")),
-            Event::Mtu { .. } => {}
+            Event::Mtu { .. } | Event::Relay { .. } => {}
             Event::Replaced => return Some(End::Failure(self.replaced())),
             Event::Unusable { role, why } => {
                 let what = format!("the {role} cannot be joined: {why}");

@@ -187,7 +187,7 @@ fn relay(name: &str, answers: bool) -> Finding {
         return good("relay", format!("{name} takes us"));
     }
     let what = format!("M207 the relay {name} does not take us");
-    note("relay", what, "does `mesh relay` run there, with this key, and is its UDP port open?")
+    note("relay", what, network::IS_IT_THERE)
 }
 
 /// The port and the first half of the address: enough to compare, too little to publish.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::actions::{say, warn};
 use super::device;
 use super::diagnosis::why;
-use super::network::path_words;
+use super::network::{path_words, tell_relay};
 use super::session::Session;
 use crate::exit::{Exit, Failure};
 use crate::link::{Snapshot, clock};
@@ -38,9 +38,9 @@ impl Journal {
     pub(super) fn follow(&mut self, at: Duration, event: &Event, why: &str) {
         match event {
             Event::Up { role, route, .. } => self.note(*role, at, kind(*route), why),
-            Event::Back { role } => {
-                say(&format!("{role} is back"));
-                self.note(*role, at, "direct", "heard again");
+            Event::Back { role, route } => {
+                say(&format!("{role} is back, {}", path_words(*route, why)));
+                self.note(*role, at, kind(*route), if route.is_direct() { "heard again" } else { why });
             }
             Event::Gone { role, silent } => {
                 let why = format!("M503 nothing heard for {} s", silent.as_secs());
@@ -63,6 +63,7 @@ impl Journal {
                     "M402 {role}: packets above {mtu} bytes do not get through, so shorter ones are sent; hint: an MTU of 1500 on the way is faster"
                 ));
             }
+            Event::Relay { server, takes_us } => tell_relay(*server, *takes_us),
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ pub(super) const A_RELAY: &str = "a relay of your own (--relay) carries the data
 /// Why a fresh socket is taken.
 pub(super) fn tell_fresh_socket(reason: Reason) {
     match reason {
-        Reason::Lost => say("no direct path to the primary: opening again from a fresh socket"),
+        Reason::Lost => say("no direct path where there should be one: opening again from a fresh socket"),
         Reason::Moved(UNSTABLE) => warn(&format!(
             "M204 the NAT's mapping has moved {UNSTABLE} times, and each time every path is lost for seconds; hint: {A_RELAY}"
         )),
@@ -49,3 +49,16 @@ pub(super) fn path_words(route: Route, why: &str) -> String {
         Route::Relayed(relay) => format!("over {relay}: {why}"),
     }
 }
+
+/// Whether a relay of the user's own takes us.
+pub(super) fn tell_relay(server: SocketAddr, takes_us: bool) {
+    mask(server.ip());
+    if takes_us {
+        say(&format!("the relay {server} takes us again"));
+    } else {
+        warn(&format!("M207 the relay {server} does not take us; hint: {IS_IT_THERE}"));
+    }
+}
+
+/// What to do about a relay that does not take us.
+pub(super) const IS_IT_THERE: &str = "does `mesh relay` run there, with this key, and is its UDP port open?";

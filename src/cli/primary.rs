@@ -331,7 +331,7 @@ impl<'a> Primary<'a> {
                 warn(&format!("{role} is gone: M503 nothing heard for {} s; its jobs run elsewhere", silent.as_secs()));
                 self.follow().await;
             }
-            Event::Back { role } => {
+            Event::Back { role, .. } => {
                 self.up.insert(role);
                 self.follow().await;
             }
@@ -351,7 +351,7 @@ impl<'a> Primary<'a> {
             Event::Unusable { role, why } => {
                 warn(&format!("M604 {role} cannot join: {why}; hint: use the same --overlay on every runner"))
             }
-            Event::Mtu { .. } | Event::Stranded => {}
+            Event::Mtu { .. } | Event::Relay { .. } | Event::Stranded => {}
             Event::Released | Event::Replaced => tracing::debug!("a goodbye that is not for a primary"),
         }
         Ok(())

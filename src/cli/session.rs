@@ -211,7 +211,7 @@ impl Session {
     pub(super) async fn why_indirect(&self, event: &Event) -> String {
         let role = match event {
             Event::Up { role, route, .. } if !route.is_direct() => *role,
-            Event::Rerouted { role, to, .. } if !to.is_direct() => *role,
+            Event::Rerouted { role, to: route, .. } | Event::Back { role, route } if !route.is_direct() => *role,
             _ => return String::new(),
         };
         let peers = self.snapshot().await.peers;
@@ -353,15 +353,12 @@ async fn lookup(server: String) -> Vec<SocketAddr> {
 }
 
 async fn find_hops(target: Option<SocketAddr>, handle: Handle) {
-    if let Some(IpAddr::V4(target)) = target.map(|target| target.ip()) {
-        let routers = hops::routers(target).await;
-        if !routers.is_empty() {
-            too_low(&routers).iter().for_each(|what| warn(&format!("{what}; hint: {A_RELAY}")));
-            let ttl = opening_ttl(&routers);
-            tracing::debug!(ttl, "opening datagrams travel so far");
-            handle.set_opening_ttl(ttl);
-        }
-    }
+    let Some(IpAddr::V4(target)) = target.map(|target| target.ip()) else { return handle.tell_hops(None) };
+    let routers = hops::routers(target).await;
+    too_low(&routers).iter().for_each(|what| warn(&format!("{what}; hint: {A_RELAY}")));
+    let ttl = (!routers.is_empty()).then(|| opening_ttl(&routers));
+    tracing::debug!(ttl, "opening datagrams travel so far");
+    handle.tell_hops(ttl);
 }
 
 async fn forward<T>(

@@ -14,13 +14,13 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::proto::hops::MAX_HOPS;
+use crate::proto::hops::{MAX_HOPS, is_told};
 
 /// Each TTL has a port of its own from here on, so that an answer tells its TTL; the range that traceroute uses.
 const BASE_PORT: u16 = 33434;
 
-/// How long answers are waited for. Nothing waits for this: opening uses the default until it is known.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// How long answers are waited for. Routers near by answer within milliseconds, or never; and the first opening waits for this.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// ICMP type 11: time exceeded (RFC 792).
 const TIME_EXCEEDED: u8 = 11;
@@ -35,6 +35,9 @@ pub async fn routers(target: Ipv4Addr) -> BTreeMap<u8, IpAddr> {
                 if let Some(router) = router {
                     found.insert(ttl, IpAddr::V4(router));
                 }
+            }
+            if is_told(&found) {
+                return;
             }
         }
     };

@@ -28,6 +28,12 @@ pub fn opening_ttl(routers: &BTreeMap<u8, IpAddr>) -> u8 {
     first_public.map_or(guess, |ttl| ttl.min(guess)).max(MIN_OPENING_TTL)
 }
 
+/// Whether more answers would change nothing: every router up to the first one with a public address has answered.
+pub fn is_told(routers: &BTreeMap<u8, IpAddr>) -> bool {
+    let public = (1..=MAX_HOPS).map_while(|ttl| routers.get(&ttl)).position(|ip| !is_private(*ip));
+    public.is_some_and(|at| !routers.values().skip(at).any(|ip| is_private(*ip)))
+}
+
 /// What is wrong with any TTL: even the last router that was asked has a private address, so a packet may die in our own networks.
 pub fn too_low(routers: &BTreeMap<u8, IpAddr>) -> Option<String> {
     let router = routers.get(&MAX_HOPS).filter(|ip| is_private(**ip))?;
@@ -58,6 +64,18 @@ mod tests {
     #[test]
     fn each_try_from_a_fresh_socket_has_another_ttl() {
         assert_eq!([0, 1, 2, 3, 4].map(ladder), [4, 6, 8, 3, 4]);
+    }
+
+    #[test]
+    fn it_is_told_when_every_router_up_to_a_public_one_has_answered() {
+        let told = |routers: &[(u8, &str)]| {
+            is_told(&routers.iter().map(|(ttl, ip)| (*ttl, ip.parse().expect("an address"))).collect())
+        };
+        assert!(told(&[(1, "10.0.0.1"), (2, "198.51.100.1")]));
+        assert!(!told(&[(1, "10.0.0.1"), (3, "198.51.100.1")]), "the second may still be private");
+        assert!(!told(&[(1, "198.51.100.1"), (2, "10.0.0.1")]));
+        assert!(!told(&[(1, "10.0.0.1")]));
+        assert!(!told(&[]));
     }
 
     #[test]

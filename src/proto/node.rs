@@ -45,6 +45,9 @@ use super::tunnel::HandshakeLimit;
 /// How often boringtun's timers are driven. It measures its sessions' age by these calls.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How long the first opening waits to be told how far it may travel, should nobody ever tell.
+const MEASURING: Duration = Duration::from_millis(500);
+
 /// How often handshakes are counted anew.
 const LIMIT_RESET: Duration = Duration::from_secs(1);
 
@@ -108,6 +111,8 @@ pub struct Node {
     reflexive: Vec<SocketAddr>,
     /// How far opening datagrams travel, where that was measured.
     measured_ttl: Option<u8>,
+    /// Until when the first of them wait for that.
+    measuring: Option<Instant>,
     /// Who can relay, as peers were last told.
     able: BTreeSet<Relay>,
     /// Datagrams that we have passed on, and the bytes in them.
@@ -157,6 +162,7 @@ impl Node {
             stranded: false,
             reflexive: vec![],
             measured_ttl: None,
+            measuring: Some(now + MEASURING),
             able: BTreeSet::new(),
             relayed: (0, 0),
             next_tick: now + TICK,
@@ -177,9 +183,14 @@ impl Node {
         self.own.epoch
     }
 
-    /// How far opening datagrams travel, as `link::hops` found out.
-    pub fn set_opening_ttl(&mut self, ttl: u8) {
-        (self.measured_ttl, self.own.opening_ttl) = (Some(ttl), ttl);
+    /// How far opening datagrams travel, as `link::hops` found out; `None` where no router tells. The first of them wait for this: one that
+    /// travels as far as the peer's NAT may spoil its mapping for everyone.
+    pub fn handle_hops(&mut self, now: Instant, ttl: Option<u8>) {
+        self.measuring = None;
+        if let Some(ttl) = ttl {
+            (self.measured_ttl, self.own.opening_ttl) = (Some(ttl), ttl);
+        }
+        self.handle_timeout(now);
     }
 
     /// Takes what has come due.
@@ -188,7 +199,8 @@ impl Node {
             return;
         }
         self.ask(now);
-        if self.stun.handle_timeout(now, &mut self.rng) && !self.settled {
+        self.measuring = self.measuring.filter(|until| *until > now);
+        if self.stun.handle_timeout(now, &mut self.rng) && !self.settled && self.measuring.is_none() {
             self.settle(now);
         }
         if self.next_limit_reset <= now {
@@ -237,7 +249,7 @@ impl Node {
         let tick = (!self.peers.is_empty()).then_some(self.next_tick.min(self.next_limit_reset));
         let relays = self.relays.iter().map(RelayClient::poll_timeout);
         let others = [self.peers.poll_timeout(), tick, self.stun.poll_timeout(), self.watch_timeout()];
-        relays.chain(others.into_iter().flatten()).min()
+        relays.chain(others.into_iter().flatten()).chain(self.measuring).min()
     }
 
     /// Says goodbye to every peer and asks for a closing announcement, for those that come later.

@@ -23,6 +23,9 @@ const HASTE: Duration = Duration::from_secs(2);
 /// So many questions without an answer, and we are not registered any more.
 const PATIENCE: usize = 4;
 
+/// A relay that has not taken us for so long is worth a word: one question is lost, five are not.
+const MISSED: Duration = Duration::from_secs(5);
+
 /// What an answer said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -46,6 +49,10 @@ pub struct RelayClient {
     transaction: u64,
     asking: Schedule,
     registered: bool,
+    /// When we were last registered; before that, when we began.
+    there_at: Instant,
+    /// It was told that it does not take us.
+    missed: bool,
     observed: Option<SocketAddr>,
 }
 
@@ -77,6 +84,8 @@ impl RelayClient {
             transaction: rng.random(),
             asking: Schedule::new(ASKING, now),
             registered: false,
+            there_at: now,
+            missed: false,
             observed: None,
         }
     }
@@ -94,6 +103,17 @@ impl RelayClient {
     /// Whether frames can pass.
     pub fn is_registered(&self) -> bool {
         self.registered
+    }
+
+    /// What is to be told of it: that it does not take us, or that it does again.
+    pub fn take_notice(&mut self, now: Instant) -> Option<bool> {
+        if self.registered {
+            self.there_at = now;
+            return std::mem::take(&mut self.missed).then_some(true);
+        }
+        let late = !self.missed && now - self.there_at >= MISSED;
+        self.missed |= late;
+        late.then_some(false)
     }
 
     /// Our own address has changed, or is in doubt: registers again.

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 pub enum Reason {
     /// STUN servers see our mapping moved: the first time, or so often.
     Moved(u32),
-    /// There is no direct path to the primary, though there should be one.
+    /// There is no direct path to the primary, or for a primary to anybody, though there should be one.
     Lost,
 }
 

@@ -13,6 +13,7 @@ use stun_codec::rfc5389::attributes::{MappedAddress, XorMappedAddress};
 use stun_codec::rfc5389::methods::BINDING;
 use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder, TransactionId};
 
+use super::candidate::Candidate;
 use super::nat::Sample;
 use super::route::SocketId;
 use super::schedule::{Ladder, Schedule};
@@ -117,6 +118,9 @@ impl StunClient {
     /// Takes an answer that came to `socket`.
     pub fn handle_response(&mut self, now: Instant, socket: SocketId, from: SocketAddr, datagram: &[u8]) -> Answer {
         let Some((transaction, mapped)) = parse_response(datagram) else { return Answer::Foreign };
+        if !Candidate::server_reflexive(mapped).is_usable() {
+            return Answer::Foreign;
+        }
         let asked = |server: &&mut Server| {
             (server.socket, server.addr, server.transaction) == (socket, from, transaction) && !server.answered
         };

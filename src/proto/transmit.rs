@@ -46,13 +46,15 @@ pub enum Event {
     /// Nothing was heard of a peer for a while.
     Gone { role: Role, silent: Duration },
     /// A peer that was gone is heard again.
-    Back { role: Role },
+    Back { role: Role, route: Route },
     /// A peer said goodbye.
     Left { role: Role },
     /// The primary has released us, by word or by a closing announcement.
     Released,
     /// Another process has our index.
     Replaced,
+    /// A relay of the user's own does not take us, or does again.
+    Relay { server: SocketAddr, takes_us: bool },
     /// A peer's announcement cannot be used, and why.
     Unusable { role: Role, why: String },
 }

@@ -171,7 +171,7 @@ fn opening_datagrams_that_reach_the_peer_keep_the_pair_apart_and_count_as_too_ea
     for (kind, up) in [(MASQ, false), (AZURE, false), (EIM_APDF, true)] {
         let mut net = Internet::new(10, Weather::default());
         let hosts = star(&mut net, &[kind, MASQ]);
-        net.input(hosts[1], |node, _| node.set_opening_ttl(64));
+        net.input(hosts[1], |node, now| node.handle_hops(now, Some(64)));
         assert_eq!(net.run_until(Duration::from_secs(25), Internet::all_up), up, "{kind:?}");
         assert_ne!(net.violations, [""; 0]);
     }
@@ -290,6 +290,17 @@ fn a_network_that_fails_in_the_middle_of_a_handshake_is_survived() {
         net.run_for(up - before);
         net.black_out(Duration::from_secs(12));
         assert_up_within(&mut net, REPAIRED);
+    }
+}
+
+#[test]
+fn a_primary_that_reaches_nobody_takes_a_few_fresh_sockets_and_one_that_reaches_somebody_none() {
+    for (kinds, taken) in [(&[MASQ, AZURE][..], 3), (&[MASQ, AZURE, AZURE], 0)] {
+        let mut net = Internet::new(23, Weather::default());
+        let hosts = star(&mut net, kinds);
+        net.cut.insert((hosts[0], hosts[1]));
+        net.run_for(Duration::from_secs(200));
+        assert_eq!(net.noticed(hosts[0], is_rebinding).len(), taken, "{}", story(&net));
     }
 }
 

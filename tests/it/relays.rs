@@ -179,6 +179,22 @@ fn a_relay_that_dies_is_replaced_by_another() {
     deliver_both_ways(&mut net, hosts[0], hosts[1]);
 }
 
+#[test]
+fn a_relay_of_the_user_s_that_dies_is_told_of_and_replaced_by_an_aux() {
+    let mut net = Internet::new(11, Weather::default());
+    net.add_relay();
+    let hosts = star(&mut net, &[SYMMETRIC, SYMMETRIC, AZURE]);
+    assert!(net.run_until(FORMING * 2, Internet::all_up), "{}", story(&net));
+    net.run_for(Duration::from_secs(70));
+    net.relay = None;
+    let relayed = |net: &Internet| net.route(hosts[0], Role::Aux(0)) == Some(Route::Relayed(Relay::Peer(Role::Aux(1))));
+    assert!(net.run_until(Duration::from_secs(40), relayed), "{}", story(&net));
+    deliver_both_ways(&mut net, hosts[0], hosts[1]);
+    net.run_for(Duration::from_secs(20));
+    let missed = |event: &Event| matches!(event, Event::Relay { takes_us: false, .. });
+    assert!(hosts.iter().all(|host| net.noticed(*host, missed).len() == 1), "{}", story(&net));
+}
+
 fn star(net: &mut Internet, kinds: &[crate::sim::nat::Kind]) -> Vec<HostId> {
     let role = |number: usize| Role::from_number(number as u16).expect("a small number");
     kinds.iter().enumerate().map(|(number, kind)| net.host(role(number), *kind)).collect()

@@ -252,7 +252,7 @@ impl Internet {
         for published in self.published.clone() {
             self.deliver_announcement(id, published);
         }
-        self.input(id, |node, now| node.handle_timeout(now));
+        self.input(id, |node, now| node.handle_hops(now, None));
         id
     }
 
@@ -491,7 +491,7 @@ impl Internet {
             Event::Publish(announcement) => {
                 self.publish(id, (**announcement).clone());
             }
-            Event::Up { role, .. } | Event::Back { role } => {
+            Event::Up { role, .. } | Event::Back { role, .. } => {
                 host.up.insert(*role);
             }
             Event::Gone { role, .. } | Event::Left { role } => {
@@ -505,7 +505,7 @@ impl Internet {
             // A verb ends then, with M201.
             Event::Settled { answers: 0, .. } => host.alive = false,
             Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } => {}
-            Event::Recovered { .. } | Event::Rerouted { .. } | Event::Mtu { .. } => {}
+            Event::Recovered { .. } | Event::Rerouted { .. } | Event::Mtu { .. } | Event::Relay { .. } => {}
         }
         self.hosts[id].events.push((self.now, event));
     }

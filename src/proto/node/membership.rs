@@ -252,10 +252,20 @@ impl Node {
         }
     }
 
+    /// As primary: an aux that is lost, and those towards whom it has opened.
+    pub(super) fn find_helpers(&mut self, now: Instant, lost: Role) {
+        let lost = self.peers.get(&lost).filter(|peer| peer.state == State::Gone);
+        if let Some((announcement, born)) = lost.map(|peer| (peer.announcement.clone(), peer.born)) {
+            self.pass_on_acks(now, &announcement, born);
+        }
+    }
+
     /// As primary: an aux that can relay now, and those that have opened towards it.
     pub(super) fn recruit(&mut self, now: Instant, helper: Role) {
-        let lost =
-            |peer: &&Peer| peer.state == State::Joining && peer.announcement.acks.iter().any(|ack| ack.role == helper);
+        let lost = |peer: &&Peer| {
+            matches!(peer.state, State::Joining | State::Gone)
+                && peer.announcement.acks.iter().any(|ack| ack.role == helper)
+        };
         let lost: Vec<_> =
             self.peers.values().filter(lost).map(|peer| (peer.announcement.clone(), peer.born)).collect();
         lost.iter().for_each(|(announcement, born)| self.pass_on_acks(now, announcement, *born));

@@ -30,6 +30,10 @@ const STRANDED_AFTER: Duration = Duration::from_secs(20);
 /// How often a socket is changed for a direct path while a relay carries the data.
 const MOST_TRIES_WHILE_RELAYED: usize = 3;
 
+/// How long a primary that reaches nobody directly leaves it to its aux to move, and how often it then moves itself.
+const PATIENCE_OF_PRIMARY: Duration = Duration::from_secs(25);
+const MOST_TRIES_OF_PRIMARY: usize = 3;
+
 impl Node {
     /// Questions to STUN servers and relays that have come due.
     pub(super) fn ask(&mut self, now: Instant) {
@@ -37,6 +41,9 @@ impl Node {
             self.out.transmits.push_back(Transmit { socket, to, ttl: None, bytes });
         }
         for relay in &mut self.relays {
+            if let Some(takes_us) = relay.take_notice(now) {
+                self.out.events.push_back(Event::Relay { server: relay.server(), takes_us });
+            }
             if let Some(bytes) = relay.poll_transmit(now, &mut self.rng) {
                 let (socket, to) = (SocketId::MAIN, relay.server());
                 self.out.transmits.push_back(Transmit { socket, to, ttl: None, bytes });
@@ -57,20 +64,21 @@ impl Node {
             let may_probe = probed < MOST_PROBED;
             probed += usize::from(peer.is_probing());
             peer.handle_timeout(now, may_probe, &mut around);
-            self.notice_loss(*role);
+            self.notice_loss(now, *role);
         }
         self.peers.refresh();
         driven
     }
 
     /// The connections of a peer that is away are reset, once: jobs first, which can run elsewhere.
-    fn notice_loss(&mut self, role: Role) {
+    fn notice_loss(&mut self, now: Instant, role: Role) {
         let Some(absence) = self.peers.get(&role).and_then(Peer::absence) else {
             self.away.remove(&role);
             return;
         };
         if self.away.insert(role, absence) != Some(absence) {
             self.reset_connections(role, absence);
+            self.find_helpers(now, role);
         }
     }
 
@@ -83,7 +91,10 @@ impl Node {
         if !self.settled || self.closing {
             return;
         }
-        self.watch_primary(now);
+        match self.config.role {
+            Role::Primary => self.watch_aux(now),
+            Role::Aux(_) => self.watch_primary(now),
+        }
         if let Some(reason) = self.renewal.take(now) {
             return self.rebind(now, reason);
         }
@@ -119,6 +130,17 @@ impl Node {
         self.peers.get(&Role::Primary).filter(|peer| peer.state != State::Left)
     }
 
+    /// A primary moves only where it has nobody to lose: what came too early may have spoilt its port for everyone.
+    fn watch_aux(&mut self, now: Instant) {
+        let is_direct = |peer: &Peer| peer.route().is_some_and(|route| route.is_direct());
+        let lacks = |peer: &Peer| peer.absence().is_none() && peer.lacks_direct(&self.own);
+        if self.peers.unreached().any(lacks) && !self.peers.values().any(is_direct) {
+            self.renewal.handle_lost(now, PATIENCE_OF_PRIMARY, Some(MOST_TRIES_OF_PRIMARY));
+        } else {
+            self.renewal.handle_found();
+        }
+    }
+
     fn watch_primary(&mut self, now: Instant) {
         let Some(primary) = self.primary() else { return self.renewal.handle_found() };
         let most = primary.route().filter(|route| !route.is_direct()).map(|_| MOST_TRIES_WHILE_RELAYED);
@@ -132,8 +154,17 @@ impl Node {
         }
         if stranded && !std::mem::replace(&mut self.stranded, stranded) {
             self.out.events.push_back(Event::Stranded);
+            self.search_again(now);
         }
         self.stranded = stranded;
+    }
+
+    /// Searches for those that may relay and were not found when it did not matter.
+    fn search_again(&mut self, now: Instant) {
+        let Self { peers, own, rng, out, .. } = self;
+        for peer in peers.values_mut().filter(|peer| peer.state == State::Joining) {
+            peer.handle_settled(now, &mut Around { own, rng, out });
+        }
     }
 
     /// When the primary counts as out of reach, while nothing leads there. At once where nothing direct ever will.

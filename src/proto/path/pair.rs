@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// A route that has left so many pings unanswered is suspected to lead nowhere.
 const SUSPICION: u32 = 3;
 
+/// No way over the internet takes so long.
+const LATE: Duration = Duration::from_secs(2);
+
 /// How long an answer is waited for before the next ping, where a longer pause was meant: silence is noticed after
 /// [`super::LIVELY`] and [`SUSPICION`] times this.
 const ANXIOUS: Duration = Duration::from_secs(1);
@@ -46,7 +49,8 @@ impl Pair {
         if std::mem::take(&mut self.unanswered) > 0 {
             self.next_ping = now + pause;
         }
-        if let Some(sample) = sample {
+        // What is older was asked before one of the two, or the network, stood still.
+        if let Some(sample) = sample.filter(|sample| *sample < LATE) {
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * (RTT_WEIGHT - 1) + sample) / RTT_WEIGHT));
         }
     }
@@ -108,6 +112,14 @@ mod tests {
         pair.handle_answer(now + ms(1100), Some(ms(100)), ms(5000));
         assert!(!pair.is_doubtful());
         assert_eq!((pair.rtt(), pair.next()), (Some(ms(100)), now + ms(6100)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_a_standstill_is_no_measure_of_the_way() {
+        let (now, mut pair) = (Instant::now(), Pair::new(Instant::now(), ms(0)));
+        pair.handle_answer(now, Some(ms(10)), ms(0));
+        pair.handle_answer(now, Some(ms(20_000)), ms(0));
+        assert_eq!(pair.rtt(), Some(ms(10)));
     }
 
     #[test]

@@ -100,14 +100,12 @@ impl Peer {
     pub(super) fn hear(&mut self, now: Instant, out: &mut Output) {
         self.heard_at = now;
         self.notice_changes(now, out);
-        if self.path.selected().is_none() || self.path.is_suspect() {
-            return;
-        }
+        let Some(route) = self.path.selected().filter(|_| !self.path.is_suspect()) else { return };
         let (role, suspected) = (self.announcement.role, self.suspected.take());
         match (self.state, suspected) {
             (State::Gone, _) => {
                 self.state = State::Up;
-                out.events.push_back(Event::Back { role });
+                out.events.push_back(Event::Back { role, route });
             }
             (State::Up, Some(since)) => out.events.push_back(Event::Recovered { role, took: now - since }),
             _ => {}
