@@ -7,7 +7,7 @@ use netns_tests::lab::{Access, Link, Nat, Runner, wait_until};
 use netns_tests::stage::{DELAY, Process, Stage};
 use serde_json::Value;
 
-use crate::common::{SOON, aux, primary, status};
+use crate::common::{SOON, aux, primary, status, transfer};
 
 const PRIMARY: [&str; 6] = ["primary", "--aux", "1", "--offload", "none", "--log=info"];
 const AUX: [&str; 4] = ["aux", "--index", "0", "--log=info"];
@@ -110,7 +110,7 @@ fn a_narrow_path_is_found_with_and_without_icmp_and_packets_fit() {
         // 1400 less IP, UDP and WireGuard is 1340, of which 1300 is the largest that is tried and fits with a relay's header.
         assert!(!ping(&home, "10.77.0.2", 1372), "a packet of 1400 bytes does not fit");
         assert!(ping(&home, "10.77.0.2", 1200), "one of 1228 bytes does");
-        let tcp = crate::common::transfer(&home, &away, "10.77.0.2", 2_000_000);
+        let tcp = transfer(&home, &away, "10.77.0.2", 2_000_000);
         assert_eq!(tcp, 2_000_000, "TCP learns of it");
     }
 }
@@ -142,4 +142,22 @@ fn ping(from: &Runner, to: &str, payload: u16) -> bool {
     let payload = payload.to_string();
     let args = ["-c", "3", "-i", "0.3", "-W", "2", "-M", "do", "-s", &payload, to];
     from.command("ping").args(args).output().unwrap().status.success()
+}
+
+/// Its openings are near the primary's NAT, and must not go in: Linux would give the primary another port towards everyone.
+#[test]
+fn an_aux_without_a_nat_does_not_spoil_the_primary_s_port_for_the_next() {
+    let stage = Stage::new("near").unwrap();
+    let [home, near, far] = [("home", Nat::Azure), ("near", Nat::None), ("far", Nat::Azure)]
+        .map(|(name, nat)| stage.runner(name, nat).unwrap());
+    // A directory, which is read before any router can have told how near it is.
+    let meeting = format!("dir:{}", stage.folder.path().join("meeting").display());
+    let mesh = |runner, args: &[&str]| stage.mesh_with(runner, args, &[("MESH_RENDEZVOUS", &meeting)]).unwrap();
+    let primary = mesh(&home, &["primary", "--aux", "2", "--offload", "none"]);
+    primary.wait_for("network: ", SOON).unwrap();
+    let _near = mesh(&near, &["aux", "--index", "1"]);
+    primary.wait_for("aux 1 is up, direct", SOON).unwrap();
+    let _far = mesh(&far, &["aux", "--index", "0"]);
+    primary.wait_for("aux 0 is up, direct", SOON).unwrap();
+    assert_eq!(transfer(&home, &far, "10.77.0.2", 100_000), 100_000);
 }
