@@ -10,16 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::guess::Guesses;
-use super::nat::ports::Ports;
 use super::route::{Route, SocketId};
 use super::schedule::{Ladder, Schedule};
 
-/// From how many sockets the hard side opens, where its NAT draws from all ports.
+/// From how many sockets the hard side opens.
 pub const SOCKETS: u16 = 320;
-
-/// Of a block, which others need too and whose every port is probed, one port in so many is taken; and a few at least.
-const SHARE_OF_BLOCK: u16 = 32;
-const LEAST_SOCKETS: u16 = 8;
 
 /// How many ports the easy side probes at most.
 pub const PROBES: usize = 2560;
@@ -41,18 +36,14 @@ pub struct Spray(Part);
 
 #[derive(Debug)]
 enum Part {
-    Hard { rounds: Schedule, towards: Vec<SocketAddr>, sockets: u16 },
+    Hard { rounds: Schedule, towards: Vec<SocketAddr> },
     Easy { guesses: Box<Guesses>, left: usize, next: Instant, at: Vec<IpAddr> },
 }
 
 impl Spray {
-    /// The part of the side whose NAT has another port for everyone, drawn from `ports`: opens `towards` the other's mapped addresses.
-    pub fn hard(now: Instant, towards: Vec<SocketAddr>, ports: Ports) -> Self {
-        let sockets = match ports {
-            Ports::Block { first, last } => (last.abs_diff(first) / SHARE_OF_BLOCK).clamp(LEAST_SOCKETS, SOCKETS),
-            _ => SOCKETS,
-        };
-        Self(Part::Hard { rounds: Schedule::new(OPENING, now), towards, sockets })
+    /// The part of the side whose NAT has another port for everyone: opens `towards` the other's mapped addresses.
+    pub fn hard(now: Instant, towards: Vec<SocketAddr>) -> Self {
+        Self(Part::Hard { rounds: Schedule::new(OPENING, now), towards })
     }
 
     /// The part of the side whose port is the same for everyone: probes ports `at` the other's addresses, the likeliest first.
@@ -73,11 +64,11 @@ impl Spray {
     /// What has come due.
     pub fn take(&mut self, now: Instant) -> Vec<Route> {
         match &mut self.0 {
-            Part::Hard { rounds, towards, sockets } => {
+            Part::Hard { rounds, towards } => {
                 if !rounds.take(now) {
                     return vec![];
                 }
-                let sockets = (0..*sockets).map(|number| SocketId(SocketId::FIRST_OF_SPRAY.0 + number));
+                let sockets = (0..SOCKETS).map(|number| SocketId(SocketId::FIRST_OF_SPRAY.0 + number));
                 let towards = &*towards;
                 sockets
                     .flat_map(|socket| towards.iter().map(move |addr| Route::Direct { socket, addr: *addr }))
@@ -112,6 +103,7 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha20Rng;
 
+    use super::super::nat::ports::Ports;
     use super::*;
 
     fn story(mut spray: Spray, now: Instant) -> Vec<(Duration, Route)> {
@@ -126,12 +118,9 @@ mod tests {
     #[test]
     fn the_hard_side_opens_from_every_socket_a_few_times_and_ends() {
         let now = Instant::now();
-        let towards = vec!["198.51.100.1:7".parse().expect("an address")];
-        for (ports, sockets) in [(Ports::Random, SOCKETS), (Ports::Block { first: 1024, last: 2047 }, 31)] {
-            let sent = story(Spray::hard(now, towards.clone(), ports), now);
-            assert_eq!(sent.len(), usize::from(sockets) * 6);
-            assert_eq!(sent.iter().map(|(_, route)| route).collect::<BTreeSet<_>>().len(), usize::from(sockets));
-        }
+        let sent = story(Spray::hard(now, vec!["198.51.100.1:7".parse().expect("an address")]), now);
+        assert_eq!(sent.len(), usize::from(SOCKETS) * 6);
+        assert_eq!(sent.iter().map(|(_, route)| route).collect::<BTreeSet<_>>().len(), usize::from(SOCKETS));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Peer {
         let reflexive = |candidate: &&Candidate| candidate.kind == Kind::ServerReflexive && candidate.addr.is_ipv4();
         let mapped = self.announcement.candidates.iter().filter(reflexive).map(|candidate| candidate.addr);
         let spray = match (around.own.nat.is_dependent(), theirs.is_dependent()) {
-            (true, false) => Some(Spray::hard(now, mapped.take(2).collect(), around.own.nat.ports)),
+            (true, false) => Some(Spray::hard(now, mapped.take(2).collect())),
             (false, true) => {
                 let at: BTreeSet<_> = mapped.map(|addr| addr.ip()).collect();
                 let guesses = Guesses::new(theirs.ports, PROBES, ChaCha20Rng::from_seed(around.rng.random()));
