@@ -8,9 +8,9 @@ use mesh::proto::role::Role;
 use mesh::proto::transmit::Event;
 use proptest::prelude::*;
 
-use crate::punch::{star, story, weathers};
 use crate::sim::nat::{ADM, AZURE, Dependence, EIM_ADF, EIM_APDF, EIM_EIF, Kind, MASQ, SEQUENTIAL, SYMMETRIC};
 use crate::sim::{HostId, Internet};
+use crate::stories::{star, story, weathers};
 
 /// After the last trouble: for a fresh socket, another way through a slow rendezvous, and a search.
 const CALM: Duration = Duration::from_secs(60);

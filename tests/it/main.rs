@@ -13,3 +13,4 @@ mod punch;
 mod relays;
 mod scale;
 mod sim;
+mod stories;

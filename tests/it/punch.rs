@@ -4,7 +4,6 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use mesh::proto::node::Node;
 use mesh::proto::probe::Farewell;
 use mesh::proto::role::Role;
 use mesh::proto::transmit::Event;
@@ -12,7 +11,8 @@ use proptest::prelude::*;
 
 use crate::packet::{is_reset, segment, segment_to_port};
 use crate::sim::nat::{AZURE, EIM_ADF, EIM_APDF, EIM_EIF, Kind, MASQ, SYMMETRIC};
-use crate::sim::{HostId, Internet, Weather};
+use crate::sim::{Internet, Weather};
+use crate::stories::{deliver_both_ways, star, story, weathers};
 
 const KINDS: [Kind; 3] = [MASQ, AZURE, EIM_APDF];
 
@@ -484,52 +484,9 @@ fn kinds() -> impl Strategy<Value = Kind> {
     prop::sample::select(vec![MASQ, AZURE, EIM_APDF, EIM_ADF, EIM_EIF, SYMMETRIC])
 }
 
-pub fn weathers() -> impl Strategy<Value = Weather> {
-    let ms = |range: std::ops::Range<u64>| Strategy::prop_map(range, Duration::from_millis);
-    (ms(1..200), ms(0..150), 0.0..0.15, 0.0..0.2, ms(1000..3000), ms(0..4000), 1..3usize).prop_map(
-        |(latency, jitter, loss, duplication, rendezvous, rendezvous_jitter, readings)| Weather {
-            latency,
-            jitter,
-            loss,
-            duplication,
-            rendezvous,
-            rendezvous_jitter,
-            readings,
-        },
-    )
-}
-
-/// A primary behind the first of `kinds`, and an aux behind each of the others.
-pub fn star(net: &mut Internet, kinds: &[Kind]) -> Vec<HostId> {
-    let role = |number: usize| Role::from_number(number as u16).expect("a small number");
-    kinds.iter().enumerate().map(|(number, kind)| net.host(role(number), *kind)).collect()
-}
-
 fn assert_up_within(net: &mut Internet, limit: Duration) {
     assert!(net.run_until(limit, Internet::all_up), "{}", story(net));
     assert_eq!(net.violations, [""; 0]);
-}
-
-/// What every host noticed, for a failure's message.
-pub fn story(net: &Internet) -> String {
-    let line = |id: HostId| {
-        let notices = net.hosts[id].events.iter().map(|(_, event)| format!("{event:?}").chars().take(40).collect());
-        let dropped = net.hosts[id].node.dropped();
-        format!("{}: {} {dropped:?}", net.hosts[id].role, notices.collect::<Vec<String>>().join("; "))
-    };
-    (0..net.hosts.len()).map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn deliver_both_ways(net: &mut Internet, primary: HostId, aux: HostId) {
-    let address = |role: Role| Ipv4Addr::new(10, 77, 0, role.number() as u8 + 1);
-    let (here, there) = (PRIMARY, address(net.hosts[aux].role));
-    let (out, back) = (segment(here, there, 1), segment(there, here, 2));
-    let send = |packet: Vec<u8>| move |node: &mut Node, now| node.handle_inner(now, &packet);
-    net.input(primary, send(out.clone()));
-    net.input(aux, send(back.clone()));
-    net.run_for(Duration::from_secs(1));
-    assert!(net.hosts[aux].inner.contains(&out), "{}", story(net));
-    assert!(net.hosts[primary].inner.contains(&back), "{}", story(net));
 }
 
 fn is_up(event: &Event) -> bool {

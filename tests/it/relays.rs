@@ -1,17 +1,16 @@
 //! What happens when there is no direct path, or none any more: relays, and the way back. Direct paths are in [`super::punch`] and
 //! [`super::matrix`].
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use mesh::proto::node::Node;
 use mesh::proto::role::Role;
 use mesh::proto::route::{Relay, Route};
 use mesh::proto::transmit::Event;
 
-use crate::packet::{is_reset, segment};
+use crate::packet::is_reset;
 use crate::sim::nat::{AZURE, EIM_APDF, EIM_EIF, MASQ, SYMMETRIC};
 use crate::sim::{HostId, Internet, Weather};
+use crate::stories::{address, between, deliver_both_ways, star, story};
 
 const FORMING: Duration = Duration::from_secs(8);
 
@@ -195,48 +194,7 @@ fn a_relay_of_the_user_s_that_dies_is_told_of_and_replaced_by_an_aux() {
     assert!(hosts.iter().all(|host| net.noticed(*host, missed).len() == 1), "{}", story(&net));
 }
 
-fn star(net: &mut Internet, kinds: &[crate::sim::nat::Kind]) -> Vec<HostId> {
-    let role = |number: usize| Role::from_number(number as u16).expect("a small number");
-    kinds.iter().enumerate().map(|(number, kind)| net.host(role(number), *kind)).collect()
-}
-
-fn address(number: u16) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, 0, number as u8 + 1)
-}
-
-/// A packet from the role with one number to that with another.
-fn between(from: u16, to: u16, seq: u32) -> Vec<u8> {
-    segment(address(from), address(to), seq)
-}
-
 fn talk(net: &mut Internet, from: HostId, to: HostId) {
     let packet = between(net.hosts[from].role.number(), net.hosts[to].role.number(), 1);
     net.input(from, |node, now| node.handle_inner(now, &packet));
-}
-
-fn deliver_both_ways(net: &mut Internet, one: HostId, other: HostId) {
-    let (a, b) = (net.hosts[one].role.number(), net.hosts[other].role.number());
-    let (out, back) = (between(a, b, 71), between(b, a, 72));
-    let send = |packet: Vec<u8>| move |node: &mut Node, now| node.handle_inner(now, &packet);
-    net.input(one, send(out.clone()));
-    net.input(other, send(back.clone()));
-    net.run_for(Duration::from_secs(1));
-    assert!(net.hosts[other].inner.contains(&out), "{}", story(net));
-    assert!(net.hosts[one].inner.contains(&back), "{}", story(net));
-}
-
-/// What every host noticed, for a failure's message.
-fn story(net: &Internet) -> String {
-    let line = |id: HostId| {
-        let host = &net.hosts[id];
-        let notices = host.events.iter().map(|(_, event)| format!("{event:?}").chars().take(90).collect());
-        let routes: Vec<_> = host.node.peers(net.now).iter().map(|view| (view.role, view.state, view.route)).collect();
-        format!(
-            "{}: {}\n   {routes:?}\n   {:?}",
-            host.role,
-            notices.collect::<Vec<String>>().join("; "),
-            host.node.dropped()
-        )
-    };
-    (0..net.hosts.len()).map(line).collect::<Vec<_>>().join("\n")
 }
