@@ -197,17 +197,17 @@ async fn answer(stream: UnixStream, asked: &mpsc::UnboundedSender<Asked>) -> io:
 /// Asks the mesh behind `path`. What it knows at once it must say within [`ANSWER`].
 pub async fn ask(path: &Path, request: &Request) -> Result<Response, Failure> {
     match request {
-        Request::Wait { .. } => put(path, request).await,
+        Request::Wait { .. } => exchange(path, request).await,
         _ => ask_within(ANSWER, path, request).await,
     }
 }
 
 async fn ask_within(patience: Duration, path: &Path, request: &Request) -> Result<Response, Failure> {
     let silent = || Err(not_running(&format!("{}: nothing said within {} s", path.display(), patience.as_secs())));
-    tokio::time::timeout(patience, put(path, request)).await.unwrap_or_else(|_| silent())
+    tokio::time::timeout(patience, exchange(path, request)).await.unwrap_or_else(|_| silent())
 }
 
-async fn put(path: &Path, request: &Request) -> Result<Response, Failure> {
+async fn exchange(path: &Path, request: &Request) -> Result<Response, Failure> {
     let failed = |error: io::Error| not_running(&format!("{}: {error}", path.display()));
     let mut stream = UnixStream::connect(path).await.map_err(failed)?;
     let mut line = serde_json::to_vec(request).expect("plain data with text keys always serialises");

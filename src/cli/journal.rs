@@ -230,6 +230,17 @@ mod tests {
     use super::*;
     use crate::proto::crossing::Crossing;
     use crate::proto::nat::Behaviour;
+    use crate::proto::route::Relay;
+
+    #[test]
+    fn a_peer_that_is_back_over_a_relay_is_not_called_direct() {
+        let (mut journal, role) = (Journal::default(), Role::Aux(0));
+        for (route, direct) in [(Route::Relayed(Relay::Server(0)), 0), (Route::to(([192, 0, 2, 1], 7).into()), 1)] {
+            journal.follow(Duration::ZERO, &Event::Gone { role, silent: Duration::from_secs(12) }, "");
+            journal.follow(Duration::ZERO, &Event::Back { role, route }, "M203 both NATs map by destination");
+            assert_eq!(journal.direct(), direct, "{route:?}");
+        }
+    }
 
     #[test]
     fn a_peer_without_a_route_is_not_called_direct() {

@@ -10,6 +10,9 @@ use crate::proto::route::Route;
 /// A mapping that has moved so often is unstable.
 const UNSTABLE: u32 = 3;
 
+/// What to do about a relay that does not take us.
+pub(super) const IS_IT_THERE: &str = "does `mesh relay` run there, with this key, and is its UDP port open?";
+
 /// What to do where paths cannot be relied on.
 pub(super) const A_RELAY: &str = "a relay of your own (--relay) carries the data where a direct path does not";
 
@@ -17,10 +20,10 @@ pub(super) const A_RELAY: &str = "a relay of your own (--relay) carries the data
 pub(super) fn tell_fresh_socket(reason: Reason) {
     match reason {
         Reason::Lost => say("no direct path where there should be one: opening again from a fresh socket"),
-        Reason::Moved(UNSTABLE) => warn(&format!(
+        Reason::Astray(UNSTABLE) => warn(&format!(
             "M204 the NAT's mapping has moved {UNSTABLE} times, and each time every path is lost for seconds; hint: {A_RELAY}"
         )),
-        Reason::Moved(_) => say("the NAT's mapping has moved: opening again from a fresh socket"),
+        Reason::Astray(_) => say("the NAT maps us elsewhere than announced: opening again from a fresh socket"),
     }
 }
 
@@ -59,6 +62,3 @@ pub(super) fn tell_relay(server: SocketAddr, takes_us: bool) {
         warn(&format!("M207 the relay {server} does not take us; hint: {IS_IT_THERE}"));
     }
 }
-
-/// What to do about a relay that does not take us.
-pub(super) const IS_IT_THERE: &str = "does `mesh relay` run there, with this key, and is its UDP port open?";

@@ -21,8 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Why a fresh socket is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// STUN servers see our mapping moved: the first time, or so often.
-    Moved(u32),
+    /// Where we announced that we are, we are not: the mapping has moved, so often by now, or each server sees another.
+    Astray(u32),
     /// There is no direct path to the primary, or for a primary to anybody, though there should be one.
     Lost,
 }
@@ -30,9 +30,9 @@ pub enum Reason {
 /// Keeps the reasons and the pace.
 #[derive(Debug, Default)]
 pub struct Renewal {
-    /// Since when our mapping is known to have moved.
-    moved: Option<Instant>,
-    /// How often it has.
+    /// Since when our addresses are known to be other than announced.
+    astray: Option<Instant>,
+    /// How often our mapping has moved.
     moves: u32,
     lost: Option<Schedule>,
     /// How many steps of `lost` are worth it.
@@ -44,11 +44,17 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// STUN says that our mapping is another than what we announced.
+    /// STUN says that our mapping has moved.
     pub fn handle_moved(&mut self, now: Instant) {
-        if self.moved.replace(self.moved.unwrap_or(now)).is_none() {
+        if self.astray.is_none() {
             self.moves += 1;
         }
+        self.handle_astray(now);
+    }
+
+    /// Peers come to another address than the one we announced.
+    pub fn handle_astray(&mut self, now: Instant) {
+        self.astray.get_or_insert(now);
     }
 
     /// How often our mapping has moved.
@@ -85,8 +91,8 @@ impl Renewal {
             self.overdue.get_or_insert(now);
         }
         self.due().filter(|at| *at <= now)?;
-        let reason = self.moved.map_or(Reason::Lost, |_| Reason::Moved(self.moves));
-        (self.moved, self.overdue, self.last) = (None, None, Some(now));
+        let reason = self.astray.map_or(Reason::Lost, |_| Reason::Astray(self.moves));
+        (self.astray, self.overdue, self.last) = (None, None, Some(now));
         Some(reason)
     }
 
@@ -105,7 +111,12 @@ impl Renewal {
 
     fn due(&self) -> Option<Instant> {
         let earliest = self.last.map(|last| last + APART);
-        self.moved.into_iter().chain(self.overdue).min().max(earliest).filter(|_| self.moved.or(self.overdue).is_some())
+        self.astray
+            .into_iter()
+            .chain(self.overdue)
+            .min()
+            .max(earliest)
+            .filter(|_| self.astray.or(self.overdue).is_some())
     }
 }
 
@@ -126,7 +137,7 @@ mod tests {
         let (now, mut renewal) = (Instant::now(), Renewal::default());
         renewal.handle_moved(now);
         renewal.handle_moved(now);
-        assert_eq!(renewal.take(now), Some(Reason::Moved(1)));
+        assert_eq!(renewal.take(now), Some(Reason::Astray(1)));
         renewal.handle_settled(now + secs(1));
         renewal.handle_moved(now + secs(3));
         assert_eq!(renewal.moves(), 2);

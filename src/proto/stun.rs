@@ -281,6 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_nobody_can_have_is_no_answer() {
+        let now = Instant::now();
+        let (mut client, _) = client(now);
+        let (_, server, bytes) = client.poll_transmit(now).expect("due at once");
+        for impossible in ["0.0.0.0:7", "239.1.1.1:7", "198.51.100.1:0"] {
+            let answer = client.handle_response(now, SocketId::MAIN, server, &answer(&bytes, impossible));
+            assert_eq!(answer, Answer::Foreign, "{impossible}");
+        }
+    }
+
+    #[test]
     fn a_server_that_was_silent_at_first_is_asked_again_where_one_alone_has_answered() {
         let now = Instant::now();
         let (mut client, mut rng) = client(now);

@@ -87,7 +87,7 @@ impl Node {
         }
         let nat = Behaviour::classify(&self.samples());
         if nat.is_dependent() {
-            self.renewal.handle_moved(now);
+            self.renewal.handle_astray(now);
         } else {
             self.own.nat = nat;
         }
