@@ -8,14 +8,16 @@
 //! No link finds a link again: their folders are not in the PATH of what is executed.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::{AccessFlags, access};
 
+use super::attempt::Program;
 use super::environment::{DISTCC_DIR, DISTCC_HOSTS, HOSTS_FILE};
 use super::name::Name;
 use super::{attempt, dependencies, hosts, hosts_file, links, search, sendable, tally};
@@ -59,6 +61,16 @@ impl Step {
         command.arg0(&self.arg0).args(&self.args).env_clear().envs(&self.variables);
         command
     }
+
+    /// `None` where something holds a zero byte, which no program can be given.
+    fn program(&self) -> Option<Program<'_>> {
+        let variable = |(name, value): (&OsString, &OsString)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        };
+        let args = std::iter::once(&self.arg0).chain(&self.args).map(|arg| CString::new(arg.as_bytes()).ok());
+        let environment = self.variables.iter().map(variable).collect::<Option<_>>()?;
+        Some(Program { file: &self.program, args: args.collect::<Option<_>>()?, environment })
+    }
 }
 
 /// What a link does.
@@ -83,7 +95,7 @@ pub fn dispatch(argv0: &OsStr, args: &[OsString]) -> Option<u8> {
         return Some(NOT_FOUND);
     };
     match &plan.first {
-        Some(first) if attempt::succeeds(&mut first.command()) => {
+        Some(first) if first.program().is_some_and(|program| attempt::succeeds(&program)) => {
             tally::note(&plan.compiler.variables, tally::TRIED);
             return Some(0);
         }
