@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mesh::proto::announcement::{Announcement, Boot, Standing};
+use mesh::proto::call::Call;
 use mesh::proto::candidate::Candidate;
 use mesh::proto::key::{ProbeKeys, Secret};
 use mesh::proto::node::{Config, Node};
@@ -68,8 +69,8 @@ struct Side {
     read: Vec<Announcement>,
     /// Where something authentic came from.
     heard: BTreeSet<SocketAddr>,
-    /// Its own epochs that its peer has said, in a call, to have opened towards, and where the peer is.
-    called: Vec<(u32, BTreeSet<SocketAddr>)>,
+    /// What its peer has called: which epoch of ours it has opened towards, and where it is.
+    called: Vec<Call>,
     /// What it hears its peer with.
     keys: ProbeKeys,
     /// A fresh socket is asked for.
@@ -211,7 +212,7 @@ impl Side {
     fn take(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         let before = self.dropped();
         if let Some(Probe { body: Body::Call(call), .. }) = probe::open(datagram, &self.keys) {
-            self.called.push((call.opened, call.candidates.iter().map(|candidate| candidate.addr).collect()));
+            self.called.push(*call);
         }
         self.node.handle_datagram(now, SocketId::MAIN, from, datagram);
         if self.dropped() == before {
@@ -276,16 +277,20 @@ impl Side {
 
     /// The rule, by what was said outside and not by what the node believes.
     fn may_send_to(&self, to: SocketAddr) -> bool {
-        // An epoch of a process has one set of addresses, whichever of its announcements tells them.
-        let told = |ack: &Announcement| {
-            let same = self.read.iter().filter(|read| (read.boot, read.epoch) == (ack.boot, ack.epoch));
-            same.flat_map(|read| &read.candidates).any(|candidate| candidate.addr == to)
-        };
-        let acknowledged =
-            |read: &Announcement| read.acknowledges(self.role, self.node.boot(), self.node.epoch()) && told(read);
         let epoch = self.node.epoch();
-        let called = || self.called.iter().any(|(opened, candidates)| *opened == epoch && candidates.contains(&to));
-        self.heard.contains(&to) || self.read.iter().any(acknowledged) || called()
+        let among = |candidates: &[Candidate]| candidates.iter().any(|candidate| candidate.addr == to);
+        // An epoch of a process has one set of addresses, whichever of its words tells them. A call does not say of which process it is.
+        let told = |epoch: u32, boot: Option<Boot>| {
+            let same = |read: &&Announcement| read.epoch == epoch && boot.is_none_or(|boot| read.boot == boot);
+            let called = self.called.iter().filter(|call| call.epoch == epoch);
+            self.read.iter().filter(same).any(|read| among(&read.candidates))
+                || called.into_iter().any(|call| among(&call.candidates))
+        };
+        let acknowledged = |ack: &Announcement| {
+            ack.acknowledges(self.role, self.node.boot(), epoch) && told(ack.epoch, Some(ack.boot))
+        };
+        let called = |call: &Call| call.opened == epoch && told(call.epoch, None);
+        self.heard.contains(&to) || self.read.iter().any(acknowledged) || self.called.iter().any(called)
     }
 
     fn dropped(&self) -> u64 {
