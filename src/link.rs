@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod device;
+pub mod engine;
 pub mod forward;
 pub mod hops;
 pub mod interfaces;
@@ -15,27 +16,35 @@ pub mod sockets;
 pub mod stack;
 pub mod tun;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::link::device::Device;
-use crate::link::sockets::Sockets;
+use crate::link::device::{Device, Read};
+use crate::link::sockets::{Sent, Sockets};
 use crate::proto::announcement::Announcement;
+use crate::proto::batch::Bulk;
 use crate::proto::nat::Behaviour;
 use crate::proto::node::Node;
+use crate::proto::packets::Packets;
 use crate::proto::peer::PeerView;
 use crate::proto::probe::Farewell;
 use crate::proto::route::SocketId;
 use crate::proto::transmit::Event;
 
-/// Datagrams or packets taken from one side before the other has its turn: enough to amortise a wake-up, few enough to stay fair.
-const BATCH: usize = 64;
+/// Reads from one side before the other has its turn, each of which may be 64 KiB: enough to amortise a wake-up, few enough to stay fair.
+const TURN: usize = 8;
 
-/// The largest datagram read; more than any MTU in use.
-const BUFFER: usize = 64 * 1024;
+/// A packet of 64 KiB and the virtio header before it; more than any datagram.
+const BUFFER: usize = 65 * 1024;
+
+/// Inner packets that are put together before the device gets them: what one read of a socket may bring.
+const MOST_INNER: usize = 32 * 1024;
+
+/// Batches that wait for a socket to take more; beyond that they are lost, as in a full queue of a network.
+const MOST_STALLED: usize = 64;
 
 /// What the rest of the process asks of the driver.
 #[derive(Debug)]
@@ -102,13 +111,23 @@ pub struct Link {
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
     lost: BTreeMap<&'static str, u64>,
+    /// Whether it was told that batches are refused.
+    one_by_one: bool,
+    /// What the sockets did not take yet, in its order.
+    stalled: VecDeque<Bulk>,
+    /// Filled by the node and emptied by the device, in turn.
+    inner: Packets,
 }
 
 impl Link {
     /// A driver and the handle to it; notices go to `events`.
     pub fn new(node: Node, sockets: Sockets, tun: Device, events: mpsc::UnboundedSender<Event>) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
-        (Self { node, sockets, tun, commands, events, lost: BTreeMap::new() }, Handle { commands: sender })
+        let (lost, stalled, inner) = (BTreeMap::new(), VecDeque::new(), Packets::default());
+        (
+            Self { node, sockets, tun, commands, events, lost, one_by_one: false, stalled, inner },
+            Handle { commands: sender },
+        )
     }
 
     /// Runs until the node has said goodbye, or nobody holds a handle any more.
@@ -121,6 +140,7 @@ impl Link {
                 return;
             }
             let wake = self.node.poll_timeout();
+            let stalled = self.stalled.front().map(|bulk| bulk.socket);
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -128,8 +148,12 @@ impl Link {
                     None => return,
                 },
                 () = sleep_until(wake) => self.node.handle_timeout(clock::now()),
-                ready = self.sockets.readable() => self.receive(ready, &mut buffer),
-                ready = self.tun.readable() => self.read_tun(ready, &mut buffer),
+                ready = self.sockets.readable() => {
+                    self.receive(ready, &mut buffer);
+                    self.read_tun(Ok(()), &mut buffer);
+                }
+                () = writable(&self.sockets, stalled) => {}
+                ready = self.tun.readable(), if stalled.is_none() => self.read_tun(ready, &mut buffer),
             }
         }
     }
@@ -160,27 +184,39 @@ impl Link {
     }
 
     fn receive(&mut self, ready: std::io::Result<SocketId>, buffer: &mut [u8]) {
-        let Ok(id) = ready else { return self.lose("socket not readable") };
+        let Ok(id) = ready else { return self.lose("socket not readable", 1) };
         let now = clock::now();
-        for _ in 0..BATCH {
+        for _ in 0..TURN {
             match self.sockets.try_receive(id, buffer) {
-                Ok(Some((len, from))) => self.node.handle_datagram(now, id, from, &buffer[..len]),
+                Ok(Some(received)) => {
+                    for datagram in received.datagrams(buffer) {
+                        self.node.handle_datagram(now, id, received.from, datagram);
+                    }
+                }
                 Ok(None) => break,
-                Err(_) => self.lose("socket read error"),
+                Err(_) => self.lose("socket read error", 1),
+            }
+            if self.node.inner_bytes() >= MOST_INNER {
+                self.deliver();
             }
         }
     }
 
+    /// While something waits for a socket, what programs here send waits in the device.
     fn read_tun(&mut self, ready: std::io::Result<()>, buffer: &mut [u8]) {
         if ready.is_err() {
-            return self.lose("TUN device not readable");
+            return self.lose("TUN device not readable", 1);
         }
         let now = clock::now();
-        for _ in 0..BATCH {
+        for _ in 0..TURN {
+            if !self.stalled.is_empty() {
+                return;
+            }
             match self.tun.try_read(buffer) {
-                Ok(Some(len)) => self.node.handle_inner(now, &buffer[..len]),
-                Ok(None) => break,
-                Err(_) => self.lose("TUN device read error"),
+                Ok(Read::Packet(packet)) => self.node.handle_inner(now, packet),
+                Ok(Read::Malformed(_)) => self.lose("packet of the TUN device that makes no sense", 1),
+                Ok(Read::Nothing) => break,
+                Err(_) => self.lose("TUN device read error", 1),
             }
         }
     }
@@ -189,14 +225,11 @@ impl Link {
     fn drain(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
             if self.sockets.send(&transmit).is_err() {
-                self.lose("datagram the system would not send");
+                self.lose("datagram the system would not send", 1);
             }
         }
-        while let Some(packet) = self.node.poll_inner() {
-            if self.tun.write(&packet).is_err() {
-                self.lose("packet the TUN device would not take");
-            }
-        }
+        self.send_bulk();
+        self.deliver();
         let mut rebind = false;
         while let Some(event) = self.node.poll_event() {
             rebind |= matches!(event, Event::Rebind(_));
@@ -211,17 +244,67 @@ impl Link {
         }
     }
 
+    /// In the order in which it was sealed. What a full socket does not take waits.
+    fn send_bulk(&mut self) {
+        while let Some(bulk) = self.stalled.pop_front().or_else(|| self.node.poll_batch()) {
+            match self.sockets.send_bulk(&bulk) {
+                Sent::All => {}
+                Sent::Later => {
+                    self.stalled.push_front(bulk);
+                    break;
+                }
+                Sent::Lost(count) => self.lose("datagram the system would not send", count),
+            }
+            self.node.recycle(bulk);
+        }
+        if !self.sockets.segments() && !std::mem::replace(&mut self.one_by_one, true) {
+            let _ = self.events.send(Event::OneByOne);
+        }
+        if self.stalled.is_empty() {
+            return;
+        }
+        while let Some(bulk) = self.node.poll_batch() {
+            if self.stalled.len() < MOST_STALLED {
+                self.stalled.push_back(bulk);
+            } else {
+                self.lose("datagram that a full socket had no room for", bulk.batch.len());
+                self.node.recycle(bulk);
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.node.swap_inner(&mut self.inner);
+        if !self.inner.is_empty() {
+            let lost = self.tun.write(&mut self.inner);
+            self.lose("packet the TUN device would not take", lost);
+        }
+    }
+
     /// Any port: that of the old socket is what the NATs on the way have wrong ideas of. Without a fresh one the old one goes on.
     fn rebind(&mut self) {
+        // Nobody has let the fresh socket in.
+        self.stalled.clear();
         if let Err(error) = self.sockets.rebind() {
             tracing::warn!(%error, "no fresh socket, going on with the old one");
         }
         self.node.handle_rebound(clock::now(), self.sockets.host_addresses());
     }
 
-    fn lose(&mut self, cause: &'static str) {
-        *self.lost.entry(cause).or_default() += 1;
-        tracing::trace!(cause, "lost");
+    fn lose(&mut self, cause: &'static str, count: usize) {
+        if count > 0 {
+            *self.lost.entry(cause).or_default() += count as u64;
+            tracing::trace!(cause, count, "lost");
+        }
+    }
+}
+
+/// Whether the socket that something waits for takes more; never, where nothing waits.
+async fn writable(sockets: &Sockets, stalled: Option<SocketId>) {
+    match stalled {
+        // One that fails is tried again, which tells why.
+        Some(id) => drop(sockets.writable(id).await),
+        None => std::future::pending().await,
     }
 }
 

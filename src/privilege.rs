@@ -97,7 +97,16 @@ fn give_up_root(uid: Uid, gid: Gid) -> nix::Result<()> {
 /// users (the caller's runtime folder, a directory as rendezvous, this binary in somebody's home). Threads started later inherit this.
 pub fn keep_few_capabilities() {
     use Capability::{CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID, CAP_SETUID};
-    let keep = CapsHashSet::from([CAP_KILL, CAP_SETUID, CAP_SETGID, CAP_DAC_OVERRIDE, CAP_FOWNER]);
+    keep_only([CAP_KILL, CAP_SETUID, CAP_SETGID, CAP_DAC_OVERRIDE, CAP_FOWNER]);
+}
+
+/// Gives up every capability but that to make large buffers for a socket: for the thread that reads what comes from the network.
+pub fn keep_sockets_capability() {
+    keep_only([Capability::CAP_NET_ADMIN]);
+}
+
+fn keep_only<const N: usize>(keep: [Capability; N]) {
+    let keep = CapsHashSet::from(keep);
     let Ok(held) = caps::read(None, CapSet::Permitted) else { return };
     let keep: CapsHashSet = held.intersection(&keep).copied().collect();
     for set in [CapSet::Effective, CapSet::Permitted] {

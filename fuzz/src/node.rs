@@ -8,16 +8,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mesh::proto::announcement::{Announcement, Boot, Standing};
+use mesh::proto::batch::Bulk;
 use mesh::proto::call::Call;
 use mesh::proto::candidate::Candidate;
+use mesh::proto::ipv4;
 use mesh::proto::key::{ProbeKeys, Secret};
 use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
+use mesh::proto::packets::Packets;
 use mesh::proto::probe::{self, Body, Farewell, Probe};
-use mesh::proto::reset;
 use mesh::proto::role::Role;
 use mesh::proto::route::SocketId;
 use mesh::proto::stun::StunClient;
+use mesh::proto::super_packet::SuperPacket;
 use mesh::proto::transmit::{Event, Transmit};
 use mesh::proto::tunnel;
 use rand::SeedableRng;
@@ -102,7 +105,10 @@ impl World {
                 let from = from[usize::from(input.byte()) % 3];
                 self.sides[at].take_from_a_stranger(now, from, input.piece());
             }
-            6 => self.sides[at].input(|node| node.handle_inner(now, input.piece())),
+            6 => {
+                let mut packet = input.piece().to_vec();
+                self.sides[at].input(|node| node.handle_inner(now, SuperPacket::plain(&mut packet)));
+            }
             7 => self.announce(at, input.byte(), |_| {}),
             8 => {
                 let born = input.byte();
@@ -221,7 +227,7 @@ impl Side {
         let inner = self.inner.len();
         self.drain();
         if tunnel::is_wireguard(datagram) {
-            let honest = |packet: &Vec<u8>| reset::destination(packet) == overlay().address(self.role);
+            let honest = |packet: &Vec<u8>| ipv4::destination(packet) == overlay().address(self.role);
             assert!(self.inner[inner..].iter().all(honest), "an inner packet for somebody else");
         }
     }
@@ -259,7 +265,15 @@ impl Side {
                 self.wire.push_back(transmit);
             }
         }
-        self.inner.extend(std::iter::from_fn(|| self.node.poll_inner()));
+        while let Some(Bulk { socket, to, batch }) = self.node.poll_batch() {
+            assert!(self.may_send_to(to), "bulk to {to} leaves too early");
+            let datagrams = batch.datagrams().map(<[u8]>::to_vec);
+            self.wire.extend(datagrams.map(|bytes| Transmit { socket, to, ttl: None, bytes }));
+            self.node.recycle(Bulk { socket, to, batch });
+        }
+        let mut packets = Packets::default();
+        self.node.swap_inner(&mut packets);
+        self.inner.extend(packets.iter().map(<[u8]>::to_vec));
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::Publish(announcement) => {

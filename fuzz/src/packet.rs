@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use mesh::proto::ipv4;
 use mesh::proto::reset::{self, Connections};
 
 use super::input::{Input, piece};
@@ -18,12 +19,12 @@ pub fn run(data: &[u8]) {
     let mut peers = BTreeSet::new();
     while !input.is_empty() {
         let packet = input.piece();
-        assert_eq!(reset::source(packet).is_some(), reset::destination(packet).is_some());
-        peers.extend(reset::destination(packet));
+        assert_eq!(ipv4::source(packet).is_some(), ipv4::destination(packet).is_some());
+        peers.extend(ipv4::destination(packet));
         connections.note(packet);
         if let Some(answer) = reset::answer(packet) {
-            assert_reset(&answer, reset::destination(packet));
-            assert_eq!(reset::destination(&answer), reset::source(packet));
+            assert_reset(&answer, ipv4::destination(packet));
+            assert_eq!(ipv4::destination(&answer), ipv4::source(packet));
         }
     }
     for peer in peers {
@@ -36,7 +37,7 @@ pub fn run(data: &[u8]) {
 /// A whole segment that looks as if `peer` had sent it, with good checksums, and that is not answered in its turn.
 fn assert_reset(packet: &[u8], peer: Option<Ipv4Addr>) {
     assert_eq!(packet.len(), RESET);
-    assert_eq!(reset::source(packet), peer);
+    assert_eq!(ipv4::source(packet), peer);
     assert_eq!(reset::answer(packet), None);
     let pseudo = [&packet[12..20], &[0, packet[9]], &(RESET as u16 - 20).to_be_bytes(), &packet[20..]].concat();
     assert_eq!((sum(&packet[..20]), sum(&pseudo)), (0xffff, 0xffff));

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
+use mesh::proto::packets::Packets;
 use mesh::proto::tunnel::{self, Addressee, HandshakeLimit, Opened, Tunnel};
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -61,7 +62,7 @@ impl Pair {
         if !tunnel::is_wireguard(datagram) {
             return;
         }
-        let Opened { authentic, inner, replies } = self.ends[0].open(THERE, datagram);
+        let Opened { authentic, inner, replies } = self.ends[0].open(THERE, datagram, &mut Packets::default());
         assert!(!authentic && inner.is_none());
         assert!(replies.iter().map(Vec::len).sum::<usize>() <= datagram.len());
     }
@@ -72,7 +73,8 @@ impl Pair {
         let Some(initiation) = self.ends[1].initiate() else { return };
         assert_eq!(self.addressee(&initiation), Some(Addressee::Key(publics()[1])));
         let answers = self.take(initiation);
-        let confirmations = answers.iter().flat_map(|answer| self.ends[1].open(THERE, answer).replies);
+        let confirmations =
+            answers.iter().flat_map(|answer| self.ends[1].open(THERE, answer, &mut Packets::default()).replies);
         for confirmation in confirmations.collect::<Vec<_>>() {
             self.take(confirmation);
         }
@@ -80,18 +82,27 @@ impl Pair {
 
     /// What goes in comes out, or nothing does; at most its padding is cut off.
     fn carry(&mut self, inner: &[u8]) {
-        let Some(sealed) = self.ends[1].seal(inner) else { return };
+        let Some(sealed) = self.seal(inner) else { return };
         if tunnel::is_initiation(&sealed) {
             return;
         }
         assert_eq!(self.addressee(&sealed), Some(Addressee::Session(INDICES[0])));
-        let opened = self.ends[0].open(THERE, &sealed);
-        assert!(opened.inner.is_none_or(|out| opened.authentic && inner.starts_with(&out)));
+        let mut packets = Packets::default();
+        let opened = self.ends[0].open(THERE, &sealed, &mut packets);
+        opened.inner.into_iter().for_each(|len| packets.keep(len));
+        assert!(packets.iter().all(|out| opened.authentic && inner.starts_with(out)));
         self.taken = Some(sealed);
     }
 
+    fn seal(&mut self, inner: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; Tunnel::sealed_len(inner.len())];
+        let len = self.ends[1].seal(inner, &mut buffer)?;
+        buffer.truncate(len);
+        Some(buffer)
+    }
+
     fn alter(&mut self, input: &mut Input<'_>) {
-        let original = if input.byte() & 1 == 0 { self.ends[1].initiate() } else { self.ends[1].seal(&[0x45; 20]) };
+        let original = if input.byte() & 1 == 0 { self.ends[1].initiate() } else { self.seal(&[0x45; 20]) };
         let Some(original) = original else { return };
         let mut altered = original.clone();
         alter(&mut altered, input);
@@ -102,7 +113,7 @@ impl Pair {
 
     fn replay(&mut self) {
         if let Some(taken) = self.taken.clone() {
-            let opened = self.ends[0].open(THERE, &taken);
+            let opened = self.ends[0].open(THERE, &taken, &mut Packets::default());
             assert!(!opened.authentic && opened.inner.is_none());
         }
     }
@@ -114,7 +125,7 @@ impl Pair {
     }
 
     fn take(&mut self, message: Vec<u8>) -> Vec<Vec<u8>> {
-        let replies = self.ends[0].open(THERE, &message).replies;
+        let replies = self.ends[0].open(THERE, &message, &mut Packets::default()).replies;
         self.taken = Some(message);
         replies
     }

@@ -194,7 +194,7 @@ impl<'a> Aux<'a> {
             }
             Event::Left { role: Role::Primary } | Event::Released => return Some(End::Released),
             Event::Left { role } => say(&format!("{role} has left")),
-            Event::Mtu { .. } | Event::Relay { .. } => {}
+            Event::Mtu { .. } | Event::OneByOne | Event::Relay { .. } => {}
             Event::Replaced => return Some(End::Failure(self.replaced())),
             Event::Unusable { role, why } => {
                 let what = format!("the {role} cannot be joined: {why}");

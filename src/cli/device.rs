@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use rand::Rng;
 
 use super::actions::{line, warn};
+use super::network::warn_one_by_one;
 use crate::config::CommonArgs;
 use crate::exit::{Exit, Failure};
 use crate::link::device::Device;
@@ -34,7 +35,12 @@ pub(super) fn open(common: &CommonArgs, address: Ipv4Addr) -> Result<(Device, Po
         };
     }
     match Tun::create(common.tun_name(), address, common.overlay) {
-        Ok(tun) => Ok((Device::Tun(tun), Ports::Kernel(address))),
+        Ok(tun) => {
+            if !tun.offloads() {
+                warn_one_by_one("the TUN device hands over packets");
+            }
+            Ok((Device::Tun(tun), Ports::Kernel(address)))
+        }
         Err(refused) if may_do_without(common, &refused) => Ok(instead(&refused, common, address)),
         Err(refused) => Err(refused),
     }

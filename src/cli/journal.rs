@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::actions::{say, warn};
 use super::device;
 use super::diagnosis::why;
-use super::network::{path_words, tell_relay};
+use super::network::{path_words, tell_relay, warn_one_by_one};
 use super::session::Session;
 use crate::exit::{Exit, Failure};
 use crate::link::{Snapshot, clock};
@@ -63,6 +63,7 @@ impl Journal {
                     "M402 {role}: packets above {mtu} bytes do not get through, so shorter ones are sent; hint: an MTU of 1500 on the way is faster"
                 ));
             }
+            Event::OneByOne => warn_one_by_one("this system or its network card takes datagrams"),
             Event::Relay { server, takes_us } => tell_relay(*server, *takes_us),
             _ => {}
         }

@@ -62,3 +62,10 @@ pub(super) fn tell_relay(server: SocketAddr, takes_us: bool) {
         warn(&format!("M207 the relay {server} does not take us; hint: {IS_IT_THERE}"));
     }
 }
+
+/// A part of the system does not put packets together.
+pub(super) fn warn_one_by_one(what: &str) {
+    warn(&format!(
+        "M602 {what} only one by one: large transfers through the mesh take more CPU; hint: nothing has to be done; Linux from 6.2 on can do better"
+    ));
+}

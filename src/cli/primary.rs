@@ -351,7 +351,7 @@ impl<'a> Primary<'a> {
             Event::Unusable { role, why } => {
                 warn(&format!("M604 {role} cannot join: {why}; hint: use the same --overlay on every runner"))
             }
-            Event::Mtu { .. } | Event::Relay { .. } | Event::Stranded => {}
+            Event::Mtu { .. } | Event::OneByOne | Event::Relay { .. } | Event::Stranded => {}
             Event::Released | Event::Replaced => tracing::debug!("a goodbye that is not for a primary"),
         }
         Ok(())

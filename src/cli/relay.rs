@@ -74,10 +74,12 @@ impl Relay {
 
     fn receive(&mut self, buffer: &mut [u8], rng: &mut ChaCha20Rng) {
         let now = clock::now();
-        while let Ok(Some((len, from))) = self.socket.try_receive(buffer) {
-            if let Some((to, bytes)) = self.server.handle_datagram(now, from, &buffer[..len], rng) {
-                let transmit = Transmit { socket: SocketId::MAIN, to, ttl: None, bytes };
-                self.lost += u64::from(self.socket.send(&transmit).is_err());
+        while let Ok(Some(received)) = self.socket.try_receive(buffer) {
+            for datagram in received.datagrams(buffer) {
+                if let Some((to, bytes)) = self.server.handle_datagram(now, received.from, datagram, rng) {
+                    let transmit = Transmit { socket: SocketId::MAIN, to, ttl: None, bytes };
+                    self.lost += u64::from(self.socket.send(&transmit).is_err());
+                }
             }
         }
     }

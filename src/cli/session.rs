@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::actions::{mask, say, warn};
@@ -17,11 +17,12 @@ use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs, literal};
 use crate::control::{self, Asked, Server};
 use crate::exit::{Exit, Failure};
 use crate::github::config::Config as GithubConfig;
+use crate::link::engine::Engine;
 use crate::link::forward::Forwards;
 use crate::link::sockets::Sockets;
 use crate::link::{Handle, Link, Snapshot, clock, hops};
 use crate::offload::distccd;
-use crate::privilege::Caller;
+use crate::privilege::{self, Caller};
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::{opening_ttl, too_low};
 use crate::proto::key::Secret;
@@ -99,7 +100,7 @@ pub(super) struct Session {
     publications: watch::Sender<Option<Announcement>>,
     awaiting: watch::Sender<bool>,
     keeps_runs_apart: bool,
-    link: JoinHandle<()>,
+    link: oneshot::Receiver<()>,
     publisher: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
@@ -130,8 +131,13 @@ impl Session {
         let path = common.control.control.clone().unwrap_or_else(|| control::default_path(env, caller.as_ref()));
         let path = std::path::absolute(&path).unwrap_or(path);
         let server = Server::bind(&path, caller.as_ref())?;
-        let sockets = Sockets::bind(common.listen)?;
-        let (device, ports) = device::open(common, address)?;
+        let engine = Engine::new()?;
+        let (sockets, device, ports) = {
+            let _in_engine = engine.enter();
+            let sockets = Sockets::bind(common.listen)?;
+            let (device, ports) = device::open(common, address)?;
+            (sockets, device, ports)
+        };
         let mut forwards = Forwards::new(ports);
         services::start(services, role, common.overlay, &mut forwards)?;
 
@@ -167,7 +173,7 @@ impl Session {
         let pace = if matches!(choice, RendezvousChoice::Directory(_)) { DIRECTORY_PACE } else { GITHUB_PACE };
         tasks.spawn(collect(Arc::clone(&board), pace, awaited, happen.clone()));
         let publisher = tokio::spawn(publish(Arc::clone(&board), to_publish, happen));
-        let link = tokio::spawn(link.run());
+        let link = engine.run(link, privilege::keep_sockets_capability)?;
         Ok(Self {
             started,
             started_at: clock::rfc3339_now(),

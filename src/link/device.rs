@@ -5,6 +5,8 @@ use std::io;
 
 use super::stack::Stack;
 use super::tun::Tun;
+use crate::proto::packets::Packets;
+use crate::proto::super_packet::{Malformed, SuperPacket};
 
 /// One of the two.
 #[derive(Debug)]
@@ -13,6 +15,17 @@ pub enum Device {
     Tun(Tun),
     /// TCP alone, for this process alone.
     Stack(Stack),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub enum Read<'b> {
+    /// A packet.
+    Packet(SuperPacket<'b>),
+    /// Something that makes no sense.
+    Malformed(Malformed),
+    /// There is nothing.
+    Nothing,
 }
 
 impl Device {
@@ -24,19 +37,22 @@ impl Device {
         }
     }
 
-    /// A packet that is there; `None` when there is none.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// A packet that is there.
+    pub fn try_read<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Read<'b>> {
         match self {
             Self::Tun(tun) => tun.try_read(buffer),
-            Self::Stack(stack) => stack.try_read(buffer),
+            Self::Stack(stack) => Ok(match stack.try_read(buffer)? {
+                Some(len) => Read::Packet(SuperPacket::plain(&mut buffer[..len])),
+                None => Read::Nothing,
+            }),
         }
     }
 
-    /// Delivers a packet now or not at all.
-    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
+    /// Delivers packets now or not at all; tells how many were not taken.
+    pub fn write(&mut self, packets: &mut Packets) -> usize {
         match self {
-            Self::Tun(tun) => tun.write(packet),
-            Self::Stack(stack) => stack.write(packet),
+            Self::Tun(tun) => tun.write(packets),
+            Self::Stack(stack) => packets.iter().filter(|packet| stack.write(packet).is_err()).count(),
         }
     }
 }

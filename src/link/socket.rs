@@ -1,17 +1,19 @@
 //! A UDP socket: STUN, probes, WireGuard and relay frames share it, and so share one NAT mapping. How many there are is not here but in
 //! [`super::sockets`].
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll};
 
-use nix::sys::socket::sockopt::RcvBufForce;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt};
+use nix::sys::socket::sockopt::{RcvBufForce, UdpGroSegment};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
 use socket2::{Domain, Protocol, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use crate::exit::{Exit, Failure};
+use crate::proto::batch::Batch;
 use crate::proto::transmit::Transmit;
 
 /// What the kernel may keep for us while we are busy: 7 MiB is 40 ms of 1.4 Gb/s.
@@ -25,6 +27,24 @@ const SEND_BUFFER: usize = 2 << 20;
 pub struct Socket {
     socket: UdpSocket,
     port: u16,
+    /// Room for what the kernel says beside the data.
+    control: Vec<u8>,
+}
+
+/// What came in at once: datagrams of one sender, all of one length but for the last (`UDP_GRO` of Linux).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Who sent them.
+    pub from: SocketAddr,
+    len: usize,
+    segment_size: usize,
+}
+
+impl Received {
+    /// The datagrams, as they lie in the buffer.
+    pub fn datagrams<'b>(&self, buffer: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        buffer[..self.len].chunks(self.segment_size.max(1))
+    }
 }
 
 impl Socket {
@@ -59,9 +79,12 @@ impl Socket {
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
+        if setsockopt(&socket, UdpGroSegment, &true).is_err() {
+            tracing::debug!("the kernel does not put received datagrams together");
+        }
         let socket = UdpSocket::from_std(socket.into())?;
         let port = socket.local_addr()?.port();
-        Ok(Self { socket, port })
+        Ok(Self { socket, port, control: nix::cmsg_space!(i32) })
     }
 
     /// The port that was bound.
@@ -79,9 +102,16 @@ impl Socket {
         self.socket.poll_recv_ready(context)
     }
 
-    /// A datagram that is there; `None` when there is none.
-    pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
-        match self.socket.try_recv_from(buffer) {
+    /// Waits until something can be sent.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await
+    }
+
+    /// What is there; `None` when there is nothing. Beyond the buffer all is lost.
+    pub fn try_receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let Self { socket, control, .. } = self;
+        let received = socket.try_io(Interest::READABLE, || receive(socket.as_raw_fd(), buffer, control));
+        match received {
             Ok(received) => Ok(Some(received)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -101,6 +131,43 @@ impl Socket {
         sendmsg(self.socket.as_raw_fd(), &data, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to))?;
         Ok(())
     }
+
+    /// Sends all datagrams with one call, which the kernel or the network card cuts again (`UDP_SEGMENT`, udp(7)).
+    pub fn send_batch(&self, to: SocketAddr, batch: &Batch) -> io::Result<()> {
+        let size = u16::try_from(batch.segment_size()).map_err(io::Error::other)?;
+        let (data, to) = ([IoSlice::new(batch.bytes())], SockaddrStorage::from(to));
+        let control = [ControlMessage::UdpGsoSegments(&size)];
+        let control = if batch.len() > 1 { &control[..] } else { &[] };
+        let send = || Ok(sendmsg(self.socket.as_raw_fd(), &data, control, MsgFlags::MSG_DONTWAIT, Some(&to))?);
+        self.socket.try_io(Interest::WRITABLE, send).map(drop)
+    }
+
+    /// As [`Self::send_batch`], with a call for each; tells how many the system did not take.
+    pub fn send_one_by_one(&self, to: SocketAddr, batch: &Batch) -> usize {
+        let to = SockaddrStorage::from(to);
+        let refused = |datagram: &&[u8]| {
+            let data = [IoSlice::new(datagram)];
+            sendmsg(self.socket.as_raw_fd(), &data, &[], MsgFlags::MSG_DONTWAIT, Some(&to)).is_err()
+        };
+        batch.datagrams().filter(refused).count()
+    }
+}
+
+fn receive(socket: RawFd, buffer: &mut [u8], control: &mut [u8]) -> io::Result<Received> {
+    let mut data = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrStorage>(socket, &mut data, Some(control), MsgFlags::MSG_DONTWAIT)?;
+    let segment_size = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
+        _ => None,
+    });
+    let len = message.bytes;
+    let from = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Received { from, len, segment_size: segment_size.unwrap_or(len) })
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = storage.as_sockaddr_in().map(|addr| SocketAddr::V4((*addr).into()));
+    v4.or_else(|| storage.as_sockaddr_in6().map(|addr| SocketAddr::V6((*addr).into())))
 }
 
 /// Sets IP_MTU_DISCOVER to IP_PMTUDISC_PROBE (ip(7)). Where the kernel refuses, large probes may pass in pieces, and the MTU is taken for
@@ -155,7 +222,7 @@ mod tests {
     fn received_ttl(socket: &StdSocket) -> Option<i32> {
         let mut space = nix::cmsg_space!(i32);
         let mut byte = [0];
-        let mut data = [io::IoSliceMut::new(&mut byte)];
+        let mut data = [IoSliceMut::new(&mut byte)];
         let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), MsgFlags::empty()).ok()?;
         message.cmsgs().ok()?.find_map(|control| match control {
             ControlMessageOwned::Ipv4Ttl(ttl) => Some(ttl),

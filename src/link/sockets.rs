@@ -7,9 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::Poll;
 
+use nix::errno::Errno;
+
 use crate::exit::Failure;
 use crate::link::interfaces;
-use crate::link::socket::Socket;
+use crate::link::socket::{Received, Socket};
+use crate::proto::batch::Bulk;
 use crate::proto::route::SocketId;
 use crate::proto::transmit::Transmit;
 
@@ -20,6 +23,18 @@ use crate::proto::transmit::Transmit;
 pub struct Sockets {
     main: Socket,
     others: BTreeMap<SocketId, Socket>,
+    segments: bool,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It left.
+    All,
+    /// Nothing of it left, as the socket is full.
+    Later,
+    /// So many datagrams of it did not leave.
+    Lost(usize),
 }
 
 impl Sockets {
@@ -27,12 +42,13 @@ impl Sockets {
     pub fn bind(port: u16) -> Result<Self, Failure> {
         let main = Socket::bind(port)?;
         let twin = Socket::bind_v6().map(|twin| (SocketId::V6, twin));
-        Ok(Self { main, others: twin.into_iter().collect() })
+        Ok(Self { main, others: twin.into_iter().collect(), segments: true })
     }
 
     /// Fresh ones in the place of all.
     pub fn rebind(&mut self) -> Result<(), Failure> {
-        *self = Self::bind(0)?;
+        let segments = self.segments;
+        *self = Self { segments, ..Self::bind(0)? };
         Ok(())
     }
 
@@ -55,9 +71,9 @@ impl Sockets {
         .await
     }
 
-    /// A datagram that is there on one of them; `None` when there is none.
-    pub fn try_receive(&self, id: SocketId, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
-        self.get(id).map_or(Ok(None), |socket| socket.try_receive(buffer))
+    /// What is there on one of them; `None` when there is nothing.
+    pub fn try_receive(&mut self, id: SocketId, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        self.get_mut(id).map_or(Ok(None), |socket| socket.try_receive(buffer))
     }
 
     /// Sends now or not at all; binds a socket that does not exist yet.
@@ -66,8 +82,34 @@ impl Sockets {
         if id >= SocketId::FIRST_OF_SPRAY && !self.others.contains_key(&id) {
             self.others.insert(id, Socket::bind(0).map_err(|failure| io::Error::other(failure.what))?);
         }
-        let none = || io::Error::new(io::ErrorKind::AddrNotAvailable, "this machine has no such socket");
         self.get(id).ok_or_else(none)?.send(transmit)
+    }
+
+    /// Waits until `id` takes more.
+    pub async fn writable(&self, id: SocketId) -> io::Result<()> {
+        self.get(id).ok_or_else(none)?.writable().await
+    }
+
+    /// Sends a batch now; [`Sent::Later`] where the socket is full.
+    pub fn send_bulk(&mut self, bulk: &Bulk) -> Sent {
+        let Some(socket) = self.get(bulk.socket) else { return Sent::Lost(bulk.batch.len()) };
+        if self.segments || bulk.batch.len() == 1 {
+            match socket.send_batch(bulk.to, &bulk.batch) {
+                Ok(()) => return Sent::All,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Later,
+                Err(error) if !is_refusal(&error) => return Sent::Lost(bulk.batch.len()),
+                Err(_) => {}
+            }
+        }
+        let lost = socket.send_one_by_one(bulk.to, &bulk.batch);
+        // Where they pass alone, it is the putting together that is refused.
+        self.segments &= lost == bulk.batch.len();
+        if lost == 0 { Sent::All } else { Sent::Lost(lost) }
+    }
+
+    /// Whether the system takes several datagrams with one call, as far as is known.
+    pub fn segments(&self) -> bool {
+        self.segments
     }
 
     /// Closes those of sprays that are not of use any more.
@@ -79,7 +121,22 @@ impl Sockets {
         if id == SocketId::MAIN { Some(&self.main) } else { self.others.get(&id) }
     }
 
+    fn get_mut(&mut self, id: SocketId) -> Option<&mut Socket> {
+        if id == SocketId::MAIN { Some(&mut self.main) } else { self.others.get_mut(&id) }
+    }
+
     fn all(&self) -> impl Iterator<Item = (SocketId, &Socket)> {
         std::iter::once((SocketId::MAIN, &self.main)).chain(self.others.iter().map(|(id, socket)| (*id, socket)))
     }
+}
+
+fn none() -> io::Error {
+    io::Error::new(io::ErrorKind::AddrNotAvailable, "this machine has no such socket")
+}
+
+/// Whether a batch may have been refused because it is one: a network card that cannot make checksums (EIO), a kernel or a path that does
+/// not take such segments.
+fn is_refusal(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOPROTOOPT | Errno::EMSGSIZE))
 }

@@ -1,7 +1,8 @@
 //! This process's whole state machine: STUN, relays, peers, and whose a datagram is. It has no clock and no socket: `link` drives it.
 //!
 //! In: [`Node::handle_datagram`], [`Node::handle_announcement`], [`Node::handle_inner`], [`Node::handle_timeout`].
-//! Out, in this order: [`Node::poll_transmit`], [`Node::poll_inner`], [`Node::poll_event`]; then sleep until [`Node::poll_timeout`].
+//! Out, in this order: [`Node::poll_transmit`], [`Node::poll_batch`], [`Node::swap_inner`], [`Node::poll_event`]; then sleep until
+//! [`Node::poll_timeout`].
 //! The order matters: an announcement promises that its opening datagrams have left.
 //!
 //! Who becomes a peer is in [`membership`], who of them needs a look in [`peers`], what comes in in [`intake`], who relays in [`relaying`], and
@@ -24,6 +25,7 @@ use x25519_dalek::PublicKey;
 use self::membership::Wanted;
 use self::peers::Peers;
 use super::announcement::{Ack, Announcement, Boot};
+use super::batch::Bulk;
 use super::crossing::Side;
 use super::hops::DEFAULT_OPENING_TTL;
 use super::key::Secret;
@@ -31,6 +33,7 @@ use super::keyring::KeyRing;
 use super::nat::Behaviour;
 use super::output::{Around, Output, Own};
 use super::overlay::Prefix;
+use super::packets::Packets;
 use super::peer::{Absence, Peer, PeerView};
 use super::probe::Farewell;
 use super::relay_client::RelayClient;
@@ -231,9 +234,32 @@ impl Node {
         self.out.transmits.pop_front()
     }
 
-    /// An inner packet for the TUN device.
-    pub fn poll_inner(&mut self) -> Option<Vec<u8>> {
-        self.out.inner.pop_front()
+    /// Bulk for one of the sockets, to be given back to [`Self::recycle`] when it was sent.
+    pub fn poll_batch(&mut self) -> Option<Bulk> {
+        while let Some(mut batch) = self.out.batches.pop() {
+            if let Some((socket, to)) = self.address(&mut batch) {
+                return Some(Bulk { socket, to, batch });
+            }
+            self.drop_one("datagram whose relay is out of reach");
+            self.out.batches.recycle(batch);
+        }
+        None
+    }
+
+    /// What was sent, for its buffer.
+    pub fn recycle(&mut self, bulk: Bulk) {
+        self.out.batches.recycle(bulk.batch);
+    }
+
+    /// How many bytes of inner packets wait for the TUN device.
+    pub fn inner_bytes(&self) -> usize {
+        self.out.inner.bytes()
+    }
+
+    /// The inner packets for the TUN device, in exchange for an empty list.
+    pub fn swap_inner(&mut self, empty: &mut Packets) {
+        empty.clear();
+        std::mem::swap(&mut self.out.inner, empty);
     }
 
     /// A notice.

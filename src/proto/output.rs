@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 
 use rand_chacha::ChaCha20Rng;
 
+use super::batch::Batches;
 use super::call::Call;
 use super::candidate::Candidate;
 use super::crossing::Side;
 use super::nat::Behaviour;
+use super::packets::Packets;
 use super::role::Role;
 use super::route::{Relay, Route};
 use super::transmit::{Event, Transmit};
@@ -30,8 +32,10 @@ pub struct Output {
     pub transmits: VecDeque<Transmit>,
     /// Datagrams for relays, to be framed; they leave after those before them.
     pub relayed: VecDeque<Relayed>,
+    /// Bulk, which may wait for those before it.
+    pub batches: Batches,
     /// Inner packets for the TUN device.
-    pub inner: VecDeque<Vec<u8>>,
+    pub inner: Packets,
     /// Notices.
     pub events: VecDeque<Event>,
 }

@@ -16,14 +16,18 @@ use super::announcement::{Announcement, Boot};
 use super::candidate::{Candidate, Kind, is_private};
 use super::crossing::{Crossing, Side, can_punch};
 use super::filtering::Filtering;
+use super::ipv4;
 use super::key::{HopKeys, ProbeKeys};
+use super::mss;
 use super::output::{Around, Output, Own};
 use super::overlay::MTU;
+use super::packets::Packets;
 use super::path::PathAgent;
 use super::probe::Farewell;
 use super::role::Role;
 use super::route::{Relay, Route, SocketId};
 use super::schedule::{Ladder, Schedule};
+use super::super_packet::SuperPacket;
 use super::tunnel::{self, Tunnel};
 
 /// First handshakes are driven from here: boringtun would wait 5 s after a lost one. Four messages must come through, so the pace is
@@ -321,10 +325,18 @@ impl Peer {
         Some(word)
     }
 
-    /// Takes a WireGuard message for this peer's session; false when it is not authentic or says nothing.
-    pub fn handle_wireguard(&mut self, now: Instant, route: Route, datagram: &[u8], out: &mut Output) -> bool {
+    /// Takes a WireGuard message for this peer's session, and hands out what is inside if it is for `here`; or says why it is dropped.
+    pub fn handle_wireguard(
+        &mut self,
+        now: Instant,
+        route: Route,
+        datagram: &[u8],
+        here: Option<Ipv4Addr>,
+        out: &mut Output,
+    ) -> Result<(), &'static str> {
         let source = route.addr().map_or(self.overlay.into(), |addr| addr.ip());
-        let opened = self.tunnel.open(source, datagram);
+        let opened = self.tunnel.open(source, datagram, &mut out.inner);
+        let taken = opened.inner.map_or(Ok(()), |len| self.take_in(len, here, &mut out.inner));
         let useful = opened.authentic || !opened.replies.is_empty();
         self.unconfirmed |= tunnel::is_initiation(datagram) && useful;
         for reply in opened.replies {
@@ -341,11 +353,22 @@ impl Peer {
             }
             self.hear(now, out);
         }
-        if let Some(packet) = opened.inner {
-            self.traffic.rx_bytes += packet.len() as u64;
-            out.inner.push_back(packet);
+        if useful { taken } else { Err("WireGuard message that is not authentic") }
+    }
+
+    /// Cryptokey routing (WireGuard paper section 2): a peer may send from its own overlay address, and to ours, alone. What it has sent lies
+    /// in the room of `packets`.
+    fn take_in(&mut self, len: usize, here: Option<Ipv4Addr>, packets: &mut Packets) -> Result<(), &'static str> {
+        let packet = &mut packets.room(len)[..len];
+        if ipv4::source(packet) != Some(self.overlay) || ipv4::destination(packet) != here {
+            return Err("inner packet with addresses that are not its peer's");
         }
-        useful
+        if self.path.mtu() < MTU {
+            mss::clamp(packet, self.path.mtu());
+        }
+        self.traffic.rx_bytes += len as u64;
+        packets.keep(len);
+        Ok(())
     }
 
     /// The largest inner packet that it can be sent.
@@ -353,19 +376,33 @@ impl Peer {
         self.path.mtu()
     }
 
-    /// Sends an inner packet; false when the peer is not up. The first few wait for one that is joining.
-    pub fn send(&mut self, now: Instant, packet: &[u8], out: &mut Output) -> bool {
-        if self.state == State::Joining && self.waiting.len() < MOST_WAITING {
-            self.waiting.push_back(packet.to_vec());
-            return true;
+    /// Whether [`Self::send`] can do anything with a packet.
+    pub fn takes_packets(&self) -> bool {
+        match self.state {
+            State::Joining => self.waiting.len() < MOST_WAITING,
+            State::Up => self.path.selected().is_some(),
+            State::Gone | State::Left => false,
         }
-        let (State::Up, Some(route)) = (self.state, self.path.selected()) else { return false };
-        self.traffic.tx_bytes += packet.len() as u64;
+    }
+
+    /// Sends an inner packet to a peer that is up. The first few wait for one that is joining.
+    pub fn send(&mut self, now: Instant, mut packet: SuperPacket<'_>, out: &mut Output) {
+        let Some(route) = self.path.selected().filter(|_| self.state == State::Up) else {
+            while let Some(segment) = packet.next_segment() {
+                self.waiting.push_back(segment.to_vec());
+            }
+            return;
+        };
         self.path.handle_sent(now);
-        if let Some(bytes) = self.tunnel.seal(packet) {
-            out.send(self.announcement.role, route, None, bytes);
+        let (to, mtu) = (self.announcement.role, self.mtu());
+        while let Some(segment) = packet.next_segment() {
+            if mtu < MTU {
+                mss::clamp(segment, mtu);
+            }
+            self.traffic.tx_bytes += segment.len() as u64;
+            let most = Tunnel::sealed_len(segment.len());
+            out.batches.add(to, route, most, |buffer| self.tunnel.seal(segment, buffer));
         }
-        true
     }
 
     /// Says something, and repeats it a few times, since nothing answers it.

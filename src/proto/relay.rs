@@ -58,16 +58,21 @@ pub fn head(datagram: &[u8]) -> Option<Head> {
 
 /// Puts a frame around a datagram.
 pub fn seal(head: Head, datagram: &[u8], key: &HopKey) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(OVERHEAD + datagram.len());
-    frame.extend(MAGIC);
-    for number in [head.from.number(), head.to.number(), head.by] {
-        frame.extend(number.to_be_bytes());
-    }
-    frame.extend([u8::from(head.relayed), 0]);
-    let mac = mac(&frame, datagram, key).finalize().into_bytes();
-    frame.extend(&mac[..MAC]);
-    frame.extend(datagram);
+    let mut frame = [&[0; OVERHEAD], datagram].concat();
+    write(head, &mut frame, key);
     frame
+}
+
+/// Writes a frame's head before the datagram, which lies in its place already.
+pub fn write(head: Head, frame: &mut [u8], key: &HopKey) {
+    let Some((head_and_mac, datagram)) = frame.split_at_mut_checked(OVERHEAD) else { return };
+    head_and_mac[..4].copy_from_slice(MAGIC);
+    for (at, number) in [head.from.number(), head.to.number(), head.by].into_iter().enumerate() {
+        head_and_mac[4 + 2 * at..6 + 2 * at].copy_from_slice(&number.to_be_bytes());
+    }
+    head_and_mac[10..HEAD].copy_from_slice(&[u8::from(head.relayed), 0]);
+    let mac = mac(&head_and_mac[..HEAD], datagram, key).finalize().into_bytes();
+    head_and_mac[HEAD..].copy_from_slice(&mac[..MAC]);
 }
 
 /// The datagram inside; `None` where the frame is not authentic.

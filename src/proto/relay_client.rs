@@ -176,6 +176,12 @@ impl RelayClient {
         relay::seal(head, datagram, &self.hop)
     }
 
+    /// As [`Self::seal`], of a datagram that lies behind room for the frame's head.
+    pub fn write(&self, to: Role, frame: &mut [u8]) {
+        let head = Head { from: self.role, to, by: self.role.number(), relayed: false };
+        relay::write(head, frame, &self.hop);
+    }
+
     /// Whom a frame of the relay is from, and what is inside; `None` where it is not authentic or not for us.
     pub fn open<'f>(&self, frame: &'f [u8]) -> Option<(Role, &'f [u8])> {
         let head =

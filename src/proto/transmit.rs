@@ -53,6 +53,8 @@ pub enum Event {
     Released,
     /// Another process has our index.
     Replaced,
+    /// The system takes datagrams only one by one.
+    OneByOne,
     /// A relay of the user's own does not take us, or does again.
     Relay { server: SocketAddr, takes_us: bool },
     /// A peer's announcement cannot be used, and why.

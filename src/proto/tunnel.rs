@@ -12,6 +12,8 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use super::packets::Packets;
+
 /// What WireGuard adds to an inner packet: 16 of header, 16 of tag.
 const OVERHEAD: usize = 32;
 
@@ -87,8 +89,8 @@ pub fn addressee(datagram: &[u8], secret: &StaticSecret, public: &PublicKey) -> 
 pub struct Opened {
     /// Whether the peer is proven to have sent it inside the tunnel: a transport message that decrypted.
     pub authentic: bool,
-    /// The inner packet, if it carried one.
-    pub inner: Option<Vec<u8>>,
+    /// The length of the inner packet, if it carried one. It lies in the room of the packets that were passed along, to be kept or not.
+    pub inner: Option<usize>,
     /// What must be sent back: a handshake response, a keepalive, packets that waited for the session.
     pub replies: Vec<Vec<u8>>,
 }
@@ -126,25 +128,41 @@ impl Tunnel {
         to_network(self.tunn.format_handshake_initiation(&mut buffer, true))
     }
 
-    /// An inner packet as a transport message; empty is a keepalive. Without a session boringtun keeps the packet, and what comes out is at
-    /// most an initiation.
-    pub fn seal(&mut self, inner: &[u8]) -> Option<Vec<u8>> {
-        if inner.len() > LONGEST_INNER {
-            return None;
-        }
-        let mut buffer = vec![0; (inner.len() + OVERHEAD).max(LEAST_BUFFER)];
-        to_network(self.tunn.encapsulate(inner, &mut buffer))
+    /// Room for what [`Self::seal`] makes of an inner packet of `len` bytes.
+    pub fn sealed_len(len: usize) -> usize {
+        (len + OVERHEAD).max(LEAST_BUFFER)
     }
 
-    /// Takes a datagram that came from `from`.
-    pub fn open(&mut self, from: IpAddr, datagram: &[u8]) -> Opened {
+    /// Writes an inner packet as a transport message, and returns its length; empty is a keepalive. Without a session boringtun keeps the
+    /// packet, and what comes out is at most an initiation. `None` where nothing is to be sent, or the buffer is shorter than
+    /// [`Self::sealed_len`].
+    pub fn seal(&mut self, inner: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        if inner.len() > LONGEST_INNER || buffer.len() < Self::sealed_len(inner.len()) {
+            return None;
+        }
+        match self.tunn.encapsulate(inner, buffer) {
+            TunnResult::WriteToNetwork(datagram) => Some(datagram.len()),
+            _ => None,
+        }
+    }
+
+    /// A transport message that carries nothing.
+    pub fn keepalive(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; LEAST_BUFFER];
+        let len = self.seal(&[], &mut buffer)?;
+        buffer.truncate(len);
+        Some(buffer)
+    }
+
+    /// Takes a datagram that came from `from`. What is inside is written behind `packets`.
+    pub fn open(&mut self, from: IpAddr, datagram: &[u8], packets: &mut Packets) -> Opened {
         let transport = datagram.first() == Some(&4);
         if !transport {
             let _ = self.tick();
         }
-        let mut buffer = vec![0; datagram.len().max(LEAST_BUFFER)];
+        let room = packets.room(datagram.len().max(LEAST_BUFFER));
         let mut opened = Opened::default();
-        match self.tunn.decapsulate(Some(from), datagram, &mut buffer) {
+        match self.tunn.decapsulate(Some(from), datagram, room) {
             TunnResult::Done => opened.authentic = transport,
             TunnResult::Err(error) => tracing::trace!(?error, "datagram refused"),
             TunnResult::WriteToNetwork(reply) => {
@@ -154,7 +172,7 @@ impl Tunnel {
             }
             TunnResult::WriteToTunnelV4(inner, _) | TunnResult::WriteToTunnelV6(inner, _) => {
                 opened.authentic = true;
-                opened.inner = Some(inner.to_vec());
+                opened.inner = Some(inner.len());
             }
         }
         opened
@@ -210,22 +228,32 @@ mod tests {
         let (mut a, mut b) = pair([5; 32], [5; 32]);
         shake(&mut a, &mut b).expect("a session");
         let packet = inner(b"hello");
-        let sealed = b.seal(&packet).expect("a session");
-        let opened = a.open(HERE, &sealed);
+        let sealed = sealed(&mut b, &packet).expect("a session");
+        let mut packets = Packets::default();
+        let opened = a.open(HERE, &sealed, &mut packets);
         assert!(opened.authentic);
-        assert_eq!(opened.inner, Some(packet));
+        packets.keep(opened.inner.expect("a packet"));
+        assert_eq!(packets.get(0), Some(&packet[..]));
     }
 
     #[test]
     fn a_packet_that_waited_for_the_session_follows_it_whatever_its_length() {
         let (mut a, mut b) = pair([5; 32], [5; 32]);
         let (jumbo, beyond) = (vec![0; usize::from(u16::MAX)], vec![0; usize::from(u16::MAX) + 1]);
-        let initiation = a.seal(&jumbo).expect("an initiation");
-        assert_eq!(a.seal(&beyond), None);
-        let response = b.open(HERE, &initiation).replies.remove(0);
-        let replies = a.open(HERE, &response).replies;
+        let initiation = sealed(&mut a, &jumbo).expect("an initiation");
+        assert_eq!(sealed(&mut a, &beyond), None);
+        let response = open(&mut b, &initiation).replies.remove(0);
+        let replies = open(&mut a, &response).replies;
         assert_eq!(replies.iter().map(Vec::len).collect::<Vec<_>>(), [OVERHEAD, jumbo.len() + OVERHEAD]);
-        assert_eq!(a.seal(&beyond), None);
+        assert_eq!(sealed(&mut a, &beyond), None);
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_short_seals_nothing() {
+        let (mut a, mut b) = pair([5; 32], [5; 32]);
+        shake(&mut a, &mut b).expect("a session");
+        assert_eq!(b.seal(&[0; 1000], &mut [0; 1031]), None);
+        assert_eq!(b.seal(&[0; 1000], &mut [0; 1032]), Some(1032));
     }
 
     #[test]
@@ -241,7 +269,7 @@ mod tests {
         let initiation = a.initiate().expect("an initiation");
         let public_a = PublicKey::from(&StaticSecret::from([1; 32]));
         assert_eq!(addressee(&initiation, &secret_b, &public_b), Some(Addressee::Key(public_a)));
-        let response = b.open(HERE, &initiation).replies.remove(0);
+        let response = open(&mut b, &initiation).replies.remove(0);
         assert_eq!(addressee(&response, &secret_b, &public_b), Some(Addressee::Session(11)));
     }
 
@@ -249,12 +277,12 @@ mod tests {
     fn a_replayed_or_altered_message_is_not_authentic() {
         let (mut a, mut b) = pair([5; 32], [5; 32]);
         shake(&mut a, &mut b).expect("a session");
-        let mut sealed = b.seal(&inner(b"x")).expect("a session");
-        assert!(a.open(HERE, &sealed).authentic);
-        assert!(!a.open(HERE, &sealed).authentic, "a replay");
+        let mut sealed = sealed(&mut b, &inner(b"x")).expect("a session");
+        assert!(open(&mut a, &sealed).authentic);
+        assert!(!open(&mut a, &sealed).authentic, "a replay");
         let last = sealed.len() - 1;
         sealed[last] ^= 1;
-        assert!(!a.open(HERE, &sealed).authentic, "altered");
+        assert!(!open(&mut a, &sealed).authentic, "altered");
     }
 
     proptest! {
@@ -268,7 +296,7 @@ mod tests {
             let _ = is_wireguard(&bytes);
             let _ = addressee(&bytes, &secret, &public);
             if !bytes.is_empty() {
-                prop_assert!(!a.open(HERE, &bytes).authentic);
+                prop_assert!(!open(&mut a, &bytes).authentic);
             }
         }
     }
@@ -282,9 +310,19 @@ mod tests {
     }
 
     fn shake(a: &mut Tunnel, b: &mut Tunnel) -> Option<()> {
-        let response = b.open(HERE, &a.initiate()?).replies.pop()?;
-        let confirmation = a.open(HERE, &response).replies.pop()?;
-        b.open(HERE, &confirmation).authentic.then_some(())
+        let response = open(b, &a.initiate()?).replies.pop()?;
+        let confirmation = open(a, &response).replies.pop()?;
+        open(b, &confirmation).authentic.then_some(())
+    }
+
+    fn open(tunnel: &mut Tunnel, datagram: &[u8]) -> Opened {
+        tunnel.open(HERE, datagram, &mut Packets::default())
+    }
+
+    fn sealed(tunnel: &mut Tunnel, inner: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; Tunnel::sealed_len(inner.len())];
+        let len = tunnel.seal(inner, &mut buffer)?;
+        Some(buffer[..len].to_vec())
     }
 
     /// The smallest IPv4 packet boringtun lets through: a header with the right length.

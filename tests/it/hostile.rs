@@ -37,7 +37,7 @@ proptest! {
         let (mut net, hosts) = pair(early);
         for packet in packets {
             for host in &hosts {
-                net.input(*host, |node, now| node.handle_inner(now, &packet));
+                net.send_inner(*host, &packet);
             }
         }
         prop_assert!(net.run_until(Duration::from_secs(10), Internet::all_up));
@@ -49,8 +49,8 @@ proptest! {
         let (mut net, hosts) = pair(false);
         let to = Ipv4Addr::from_bits(to);
         let forged = segment(Ipv4Addr::from_bits(from), Ipv4Addr::new(10, 77, 0, 1), 1);
-        net.input(hosts[1], |node, now| node.handle_inner(now, &forged));
-        net.input(hosts[1], |node, now| node.handle_inner(now, &segment(Ipv4Addr::new(10, 77, 0, 2), to, 1)));
+        net.send_inner(hosts[1], &forged);
+        net.send_inner(hosts[1], &segment(Ipv4Addr::new(10, 77, 0, 2), to, 1));
         net.run_for(Duration::from_secs(1));
         let honest = |packet: &Vec<u8>| packet[12..20] == [10, 77, 0, 2, 10, 77, 0, 1];
         prop_assert!(net.hosts[hosts[0]].inner.iter().all(honest));
@@ -62,7 +62,7 @@ fn every_datagram_between_two_peers_may_be_altered_and_sent_again_by_anybody() {
     let (mut net, hosts) = pair(false);
     net.overheard.clear();
     let packet = segment(Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 1), 1);
-    net.input(hosts[1], |node, now| node.handle_inner(now, &packet));
+    net.send_inner(hosts[1], &packet);
     net.run_for(Duration::from_secs(5));
     assert_eq!(net.hosts[hosts[0]].inner.len(), 1);
     for (from, datagram) in net.overheard.clone() {

@@ -400,7 +400,7 @@ fn a_silent_peer_is_gone_and_its_connections_are_reset() {
     let mut net = Internet::new(17, Weather::default());
     let hosts = star(&mut net, &[MASQ, AZURE]);
     assert_up_within(&mut net, FORMING);
-    net.input(hosts[0], |node, now| node.handle_inner(now, &segment(PRIMARY, AUX_0, 4711)));
+    net.send_inner(hosts[0], &segment(PRIMARY, AUX_0, 4711));
     net.kill(hosts[1]);
     net.run_for(GONE);
     assert_eq!(net.noticed(hosts[0], |event| matches!(event, Event::Gone { role: Role::Aux(0), .. })).len(), 1);
@@ -413,7 +413,7 @@ fn a_connection_that_is_no_job_is_reset_only_after_two_minutes_of_silence() {
     let mut net = Internet::new(17, Weather::default());
     let hosts = star(&mut net, &[MASQ, AZURE]);
     assert_up_within(&mut net, FORMING);
-    let send = |net: &mut Internet, packet: Vec<u8>| net.input(hosts[0], |node, now| node.handle_inner(now, &packet));
+    let send = |net: &mut Internet, packet: Vec<u8>| net.send_inner(hosts[0], &packet);
     send(&mut net, segment_to_port(22, PRIMARY, AUX_0, 4711));
     net.kill(hosts[1]);
     net.run_for(Duration::from_secs(100));

@@ -92,7 +92,7 @@ fn two_aux_reach_each_other_through_the_primary_at_once_and_directly_soon_after(
     let hosts = star(&mut net, &[MASQ, AZURE, AZURE]);
     assert!(net.run_until(FORMING, Internet::all_up));
     let packet = between(1, 2, 1);
-    net.input(hosts[1], |node, now| node.handle_inner(now, &packet));
+    net.send_inner(hosts[1], &packet);
     assert!(
         net.run_until(Duration::from_secs(1), |net| net.hosts[hosts[2]].inner.contains(&packet)),
         "{}",
@@ -109,7 +109,7 @@ fn two_aux_that_nothing_crosses_stay_relayed_through_the_primary() {
     let hosts = star(&mut net, &[AZURE, SYMMETRIC, SYMMETRIC]);
     assert!(net.run_until(Duration::from_secs(20), Internet::all_up));
     let packet = between(1, 2, 1);
-    net.input(hosts[1], |node, now| node.handle_inner(now, &packet));
+    net.send_inner(hosts[1], &packet);
     assert!(
         net.run_until(Duration::from_secs(1), |net| net.hosts[hosts[2]].inner.contains(&packet)),
         "{}",
@@ -128,7 +128,7 @@ fn a_packet_for_an_aux_that_nobody_knows_is_refused_within_ten_seconds() {
     assert!(net.run_until(FORMING, Internet::all_up));
     for second in 0..10 {
         let packet = between(1, 9, second);
-        net.input(hosts[1], |node, now| node.handle_inner(now, &packet));
+        net.send_inner(hosts[1], &packet);
         net.run_for(Duration::from_secs(1));
     }
     assert!(net.hosts[hosts[1]].inner.iter().any(|packet| is_reset(packet, address(9), 9)), "{}", story(&net));
@@ -196,5 +196,5 @@ fn a_relay_of_the_user_s_that_dies_is_told_of_and_replaced_by_an_aux() {
 
 fn talk(net: &mut Internet, from: HostId, to: HostId) {
     let packet = between(net.hosts[from].role.number(), net.hosts[to].role.number(), 1);
-    net.input(from, |node, now| node.handle_inner(now, &packet));
+    net.send_inner(from, &packet);
 }

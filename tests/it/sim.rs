@@ -16,10 +16,12 @@ use mesh::proto::key::{Context, MasterKey, Secret};
 use mesh::proto::keyring::KeyRing;
 use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
+use mesh::proto::packets::Packets;
 use mesh::proto::probe::Farewell;
 use mesh::proto::relay_server::RelayServer;
 use mesh::proto::role::Role;
 use mesh::proto::route::{Route, SocketId};
+use mesh::proto::super_packet::SuperPacket;
 use mesh::proto::transmit::{Event, Transmit};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -372,14 +374,27 @@ impl Internet {
         }
     }
 
+    /// A program on a host sends a packet.
+    pub fn send_inner(&mut self, id: HostId, packet: &[u8]) {
+        let mut packet = packet.to_vec();
+        self.input(id, |node, now| node.handle_inner(now, SuperPacket::plain(&mut packet)));
+    }
+
     /// In the order that [`Node`] asks for.
     fn drain(&mut self, id: HostId) {
         while let Some(transmit) = self.hosts[id].node.poll_transmit() {
             self.send(id, transmit);
         }
-        while let Some(packet) = self.hosts[id].node.poll_inner() {
-            self.hosts[id].inner.push(packet);
+        while let Some(bulk) = self.hosts[id].node.poll_batch() {
+            for datagram in bulk.batch.datagrams() {
+                self.send(id, Transmit { socket: bulk.socket, to: bulk.to, ttl: None, bytes: datagram.to_vec() });
+            }
+            self.hosts[id].node.recycle(bulk);
         }
+        let Host { node, inner, .. } = &mut self.hosts[id];
+        let mut packets = Packets::default();
+        node.swap_inner(&mut packets);
+        inner.extend(packets.iter().map(<[u8]>::to_vec));
         while let Some(event) = self.hosts[id].node.poll_event() {
             self.notice(id, event);
         }
@@ -505,7 +520,11 @@ impl Internet {
             // A verb ends then, with M201.
             Event::Settled { answers: 0, .. } => host.alive = false,
             Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } => {}
-            Event::Recovered { .. } | Event::Rerouted { .. } | Event::Mtu { .. } | Event::Relay { .. } => {}
+            Event::Recovered { .. }
+            | Event::Rerouted { .. }
+            | Event::Mtu { .. }
+            | Event::OneByOne
+            | Event::Relay { .. } => {}
         }
         self.hosts[id].events.push((self.now, event));
     }

@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use mesh::proto::node::Node;
 use mesh::proto::role::Role;
 use proptest::prelude::*;
 
@@ -47,9 +46,8 @@ pub fn between(from: u16, to: u16, seq: u32) -> Vec<u8> {
 pub fn deliver_both_ways(net: &mut Internet, one: HostId, other: HostId) {
     let (a, b) = (net.hosts[one].role.number(), net.hosts[other].role.number());
     let (out, back) = (between(a, b, 71), between(b, a, 72));
-    let send = |packet: Vec<u8>| move |node: &mut Node, now| node.handle_inner(now, &packet);
-    net.input(one, send(out.clone()));
-    net.input(other, send(back.clone()));
+    net.send_inner(one, &out);
+    net.send_inner(other, &back);
     net.run_for(Duration::from_secs(1));
     assert!(net.hosts[other].inner.contains(&out), "{}", story(net));
     assert!(net.hosts[one].inner.contains(&back), "{}", story(net));

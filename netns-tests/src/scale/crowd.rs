@@ -16,6 +16,7 @@ use mesh::proto::key::{self, Secret};
 use mesh::proto::keyring::KeyRing;
 use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
+use mesh::proto::packets::Packets;
 use mesh::proto::role::Role;
 use mesh::proto::transmit::Event;
 use mesh::rendezvous::board::Board;
@@ -88,7 +89,9 @@ async fn live(
         let sockets = Sockets::bind(0).map_err(|failure| anyhow!("{}", failure.what))?;
         let node = Node::new(clock::now(), config(Role::Aux(index), &keys, &sockets, stun));
         let board = Arc::new(Board::new(place.clone(), keys.clone(), 1, Role::Aux(index), node.boot()));
-        tokio::spawn(Simulated { node, sockets, board, tell: Some(tell.clone()) }.run(newest.clone()));
+        tokio::spawn(
+            Simulated { node, sockets, inner: Packets::default(), board, tell: Some(tell.clone()) }.run(newest.clone()),
+        );
     }
     // As an aux that there is not: an aux reads the primary's announcements and its own.
     let reader = Board::new(place, keys, 1, Role::Aux(Role::MAX_INDEX), Boot::draw(&mut rand::rng()));
@@ -129,6 +132,8 @@ async fn read(reader: &Board, news: &watch::Sender<News>) -> Result<()> {
 struct Simulated {
     node: Node,
     sockets: Sockets,
+    /// What nobody takes.
+    inner: Packets,
     board: Arc<Board>,
     /// Who is to know of the first announcement; nobody any more after that.
     tell: Option<Sender<Instant>>,
@@ -151,8 +156,10 @@ impl Simulated {
                 () = tokio::time::sleep_until(wake.into()) => self.node.handle_timeout(clock::now()),
                 Ok(id) = self.sockets.readable() => {
                     for _ in 0..BATCH {
-                        let Ok(Some((len, from))) = self.sockets.try_receive(id, &mut buffer) else { break };
-                        self.node.handle_datagram(clock::now(), id, from, &buffer[..len]);
+                        let Ok(Some(received)) = self.sockets.try_receive(id, &mut buffer) else { break };
+                        for datagram in received.datagrams(&buffer) {
+                            self.node.handle_datagram(clock::now(), id, received.from, datagram);
+                        }
                     }
                 }
             }
@@ -164,7 +171,11 @@ impl Simulated {
         while let Some(transmit) = self.node.poll_transmit() {
             let _ = self.sockets.send(&transmit);
         }
-        while self.node.poll_inner().is_some() {}
+        while let Some(bulk) = self.node.poll_batch() {
+            self.sockets.send_bulk(&bulk);
+            self.node.recycle(bulk);
+        }
+        self.node.swap_inner(&mut self.inner);
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::Publish(announcement) => self.publish(*announcement),

@@ -47,8 +47,10 @@ pub(super) async fn mapping(sockets: &mut Sockets, servers: &[SocketAddr], local
             tokio::select! {
                 () = until(client.poll_timeout()) => {}
                 ready = sockets.readable() => if let Ok(id) = ready {
-                    while let Ok(Some((len, from))) = sockets.try_receive(id, &mut buffer) {
-                        client.handle_response(clock::now(), id, from, &buffer[..len]);
+                    while let Ok(Some(received)) = sockets.try_receive(id, &mut buffer) {
+                        for datagram in received.datagrams(&buffer) {
+                            client.handle_response(clock::now(), id, received.from, datagram);
+                        }
                     }
                 }
             }
@@ -79,7 +81,7 @@ pub(super) async fn relays(common: &CommonArgs) -> BTreeMap<String, bool> {
 }
 
 async fn register(mut client: RelayClient, mut rng: ChaCha20Rng) -> bool {
-    let Ok(socket) = Socket::bind(0) else { return false };
+    let Ok(mut socket) = Socket::bind(0) else { return false };
     let mut buffer = [0; 2048];
     while !client.is_registered() {
         if let Some(bytes) = client.poll_transmit(clock::now(), &mut rng) {
@@ -88,8 +90,10 @@ async fn register(mut client: RelayClient, mut rng: ChaCha20Rng) -> bool {
         tokio::select! {
             () = until(Some(client.poll_timeout())) => {}
             _ = socket.readable() => {
-                while let Ok(Some((len, _))) = socket.try_receive(&mut buffer) {
-                    client.handle_answer(clock::now(), &buffer[..len]);
+                while let Ok(Some(received)) = socket.try_receive(&mut buffer) {
+                    for datagram in received.datagrams(&buffer) {
+                        client.handle_answer(clock::now(), datagram);
+                    }
                 }
             }
         }
@@ -111,7 +115,7 @@ pub(super) async fn filtering(servers: &[SocketAddr]) -> Filtering {
 }
 
 async fn ask_filtering(server: SocketAddr) -> Filtering {
-    let Ok(socket) = Socket::bind(0) else { return Filtering::Unknown };
+    let Ok(mut socket) = Socket::bind(0) else { return Filtering::Unknown };
     let mut test = FilteringTest::new(server, &mut ChaCha20Rng::from_os_rng());
     let mut buffer = [0; 2048];
     for _ in 0..ROUNDS {
@@ -120,8 +124,8 @@ async fn ask_filtering(server: SocketAddr) -> Filtering {
         }
         let answers = async {
             while !test.is_done() && socket.readable().await.is_ok() {
-                while let Ok(Some((len, _))) = socket.try_receive(&mut buffer) {
-                    test.handle_response(&buffer[..len]);
+                while let Ok(Some(received)) = socket.try_receive(&mut buffer) {
+                    received.datagrams(&buffer).for_each(|datagram| test.handle_response(datagram));
                 }
             }
         };

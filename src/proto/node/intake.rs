@@ -1,8 +1,9 @@
 //! What comes in: whose a datagram is, and what follows from it. Whatever is not authentic is counted and dropped.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::super::ipv4;
 use super::super::nat::{Behaviour, Mapping};
 use super::super::peer::{Absence, Peer, State, Word};
 use super::super::probe;
@@ -13,6 +14,7 @@ use super::super::reset;
 use super::super::role::Role;
 use super::super::route::{Route, SocketId};
 use super::super::stun::{Answer, StunClient};
+use super::super::super_packet::SuperPacket;
 use super::super::too_big;
 use super::super::tunnel::{self, Addressee};
 use super::Node;
@@ -32,19 +34,28 @@ impl Node {
     }
 
     /// Takes an inner packet from the TUN device. What cannot be delivered is answered with a TCP reset, or dropped.
-    pub fn handle_inner(&mut self, now: Instant, packet: &[u8]) {
-        let role = reset::destination(packet).and_then(|to| self.config.overlay.role_at(to));
+    pub fn handle_inner(&mut self, now: Instant, mut packet: SuperPacket<'_>) {
+        let role = ipv4::destination(packet.bytes()).and_then(|to| self.config.overlay.role_at(to));
         let Some(role) = role else { return self.drop_one("inner packet for nobody") };
         if let Some(peer) = self.peers.get_mut(&role) {
-            if packet.len() > usize::from(peer.mtu()) {
-                return match too_big::answer(packet, peer.mtu()) {
-                    Some(answer) => self.out.inner.push_back(answer),
+            if !packet.fit(peer.mtu().into()) {
+                return match too_big::answer(packet.bytes(), peer.mtu()) {
+                    Some(answer) => self.out.inner.push(&answer),
                     None => self.drop_one("inner packet that is too long for the path"),
                 };
             }
-            if peer.send(now, packet, &mut self.out) {
-                return self.connections.note(packet);
+            if peer.takes_packets() {
+                self.connections.note(packet.bytes());
+                return peer.send(now, packet, &mut self.out);
             }
+        }
+        while let Some(segment) = packet.next_segment() {
+            self.handle_undeliverable(now, role, segment);
+        }
+    }
+
+    fn handle_undeliverable(&mut self, now: Instant, role: Role, packet: &[u8]) {
+        if let Some(peer) = self.peers.get(&role) {
             let waits = peer.absence() == Some(Absence::Silent) && self.connections.outlives_silence(packet);
             if peer.state == State::Up || waits {
                 return self.drop_one("inner packet while its path is repaired");
@@ -54,7 +65,7 @@ impl Node {
             return;
         }
         match reset::answer(packet) {
-            Some(reset) => self.out.inner.push_back(reset),
+            Some(reset) => self.out.inner.push(&reset),
             None => self.drop_one("inner packet for nobody"),
         }
     }
@@ -144,24 +155,9 @@ impl Node {
         let Some(peer) = role.and_then(|role| self.peers.get_mut(&role)) else {
             return self.drop_one("WireGuard message of nobody we know");
         };
-        let before = self.out.inner.len();
-        let useful = peer.handle_wireguard(now, route, datagram, &mut self.out);
-        let overlay = peer.overlay;
-        if !useful {
-            self.drop_one("WireGuard message that is not authentic");
-        }
-        self.keep_own_addresses(before, overlay);
-    }
-
-    /// Cryptokey routing (WireGuard paper section 2): a peer may send from its own overlay address, and to ours, alone.
-    fn keep_own_addresses(&mut self, before: usize, peer: Ipv4Addr) {
-        let own = self.config.overlay.address(self.config.role);
-        let routed = |packet: &Vec<u8>| reset::source(packet) == Some(peer) && reset::destination(packet) == own;
-        if self.out.inner.iter().skip(before).any(|packet| !routed(packet)) {
-            let fresh = self.out.inner.split_off(before);
-            let (kept, dropped): (Vec<_>, Vec<_>) = fresh.into_iter().partition(routed);
-            self.out.inner.extend(kept);
-            dropped.iter().for_each(|_| self.drop_one("inner packet with addresses that are not its peer's"));
+        let here = self.config.overlay.address(self.config.role);
+        if let Err(cause) = peer.handle_wireguard(now, route, datagram, here, &mut self.out) {
+            self.drop_one(cause);
         }
     }
 }

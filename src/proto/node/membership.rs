@@ -15,6 +15,7 @@ use super::super::peer::{Absence, PairKeys, Peer, State, Telling};
 use super::super::probe::Farewell;
 use super::super::relay_client::RelayClient;
 use super::super::role::Role;
+use super::super::super_packet::SuperPacket;
 use super::super::transmit::Event;
 use super::super::tunnel::Tunnel;
 use super::Node;
@@ -234,8 +235,8 @@ impl Node {
         self.offer_relays(now, role);
         let Some((peer, mut around)) = self.peer(role) else { return };
         peer.handle_settled(now, &mut around);
-        for packet in waiting.into_iter().flat_map(|wanted| wanted.packets) {
-            peer.send(now, &packet, around.out);
+        for mut packet in waiting.into_iter().flat_map(|wanted| wanted.packets) {
+            peer.send(now, SuperPacket::plain(&mut packet), around.out);
         }
     }
 

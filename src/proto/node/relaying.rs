@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rand_chacha::ChaCha20Rng;
 
+use super::super::batch::Batch;
 use super::super::output::Relayed;
 use super::super::peer::Peer;
 use super::super::relay::{self, Head, SERVER};
@@ -70,6 +71,29 @@ impl Node {
             match framed {
                 Some((addr, bytes)) => self.out.transmits.push_back(Transmit { socket, to: addr, ttl: None, bytes }),
                 None => self.drop_one("datagram whose relay is out of reach"),
+            }
+        }
+    }
+
+    /// Where a batch goes. One that is to be relayed gets its frames.
+    pub(super) fn address(&self, batch: &mut Batch) -> Option<(SocketId, SocketAddr)> {
+        let by = match batch.route {
+            Route::Direct { socket, addr } => return Some((socket, addr)),
+            Route::Relayed(by) => by,
+        };
+        let to = batch.to;
+        match by {
+            Relay::Server(at) => {
+                let relay = self.relays.get(usize::from(at))?;
+                batch.datagrams_mut().for_each(|frame| relay.write(to, frame));
+                Some((SocketId::MAIN, relay.server()))
+            }
+            Relay::Peer(role) => {
+                let peer = self.peers.get(&role)?;
+                let Route::Direct { socket, addr } = peer.route()? else { return None };
+                let head = Head { from: self.config.role, to, by: self.config.role.number(), relayed: false };
+                batch.datagrams_mut().for_each(|frame| relay::write(head, frame, &peer.hops().send));
+                Some((socket, addr))
             }
         }
     }
@@ -149,10 +173,14 @@ impl Node {
             return self.drop_one("relay frame for somebody out of reach");
         };
         let head = Head { by: self.config.role.number(), relayed: true, ..head };
-        let bytes = relay::seal(head, datagram, &peer.hops().send);
+        let (route, len) = (Route::Direct { socket, addr }, relay::OVERHEAD + datagram.len());
+        self.out.batches.add(head.to, route, len, |frame| {
+            frame.get_mut(relay::OVERHEAD..)?.copy_from_slice(datagram);
+            relay::write(head, frame, &peer.hops().send);
+            Some(len)
+        });
         self.relayed.0 += 1;
         self.relayed.1 += datagram.len() as u64;
-        self.out.transmits.push_back(Transmit { socket, to: addr, ttl: None, bytes });
     }
 }
 

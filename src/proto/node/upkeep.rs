@@ -123,7 +123,7 @@ impl Node {
             Absence::Silent => self.connections.reset_jobs(peer),
             Absence::Forsaken => self.connections.reset_all(peer),
         };
-        self.out.inner.extend(resets);
+        resets.iter().for_each(|reset| self.out.inner.push(reset));
     }
 
     fn primary(&self) -> Option<&Peer> {
@@ -206,6 +206,7 @@ impl Node {
             peer.reopen(now, &mut Around { own, rng, out });
         }
         self.out.transmits.clear();
+        self.out.batches.clear();
         self.out.events.push_back(Event::Rebind(reason));
     }
 }

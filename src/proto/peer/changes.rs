@@ -15,6 +15,7 @@ use super::super::probe::Farewell;
 use super::super::role::Role;
 use super::super::schedule::Schedule;
 use super::super::spray::{PROBES, Spray};
+use super::super::super_packet::SuperPacket;
 use super::super::transmit::Event;
 use super::{FORSAKEN_AFTER, GONE_AFTER, HANDSHAKE, Peer, State};
 
@@ -81,8 +82,8 @@ impl Peer {
         self.connect = Some(connect);
         self.told = Some(route);
         out.events.push_back(Event::Up { role: self.announcement.role, connect, route });
-        for packet in std::mem::take(&mut self.waiting) {
-            self.send(now, &packet, out);
+        for mut packet in std::mem::take(&mut self.waiting) {
+            self.send(now, SuperPacket::plain(&mut packet), out);
         }
     }
 
@@ -90,7 +91,7 @@ impl Peer {
     pub(super) fn confirm(&mut self, now: Instant, out: &mut Output) {
         let due = self.confirming.as_mut().is_some_and(|schedule| schedule.take(now));
         if let (true, Some(route)) = (due, self.path.selected())
-            && let Some(bytes) = self.tunnel.seal(&[])
+            && let Some(bytes) = self.tunnel.keepalive()
         {
             out.send(self.announcement.role, route, None, bytes);
         }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{A, B, End, HERE, Net, THERE};
-use crate::proto::reset;
+use crate::proto::ipv4;
 
 #[test]
 fn an_echo_request_is_answered() {
     let mut net = Net::new();
     net.cores[B].input(net.now, &echo_request());
     let reply = net.cores[B].output().expect("an answer");
-    assert_eq!((reset::source(&reply), reset::destination(&reply)), (Some(THERE), Some(HERE)));
+    assert_eq!((ipv4::source(&reply), ipv4::destination(&reply)), (Some(THERE), Some(HERE)));
     assert_eq!((reply[20], &reply[28..]), (0, &b"are you there?"[..]), "an echo reply (RFC 792)");
 }
 
