@@ -57,7 +57,7 @@ impl Pair {
 
     /// Without our keys nothing is authentic, and no answer is longer than its question.
     fn take_from_a_stranger(&mut self, datagram: &[u8]) {
-        let addressee = tunnel::addressee(datagram, &secret(0), &publics()[0]);
+        let addressee = tunnel::addressee(datagram, || secret(0), &publics()[0]);
         assert!(addressee.is_none() || tunnel::is_wireguard(datagram));
         if !tunnel::is_wireguard(datagram) {
             return;
@@ -132,7 +132,7 @@ impl Pair {
 
     fn addressee(&self, message: &[u8]) -> Option<Addressee> {
         assert!(tunnel::is_wireguard(message));
-        tunnel::addressee(message, &secret(0), &publics()[0])
+        tunnel::addressee(message, || secret(0), &publics()[0])
     }
 }
 

@@ -196,14 +196,14 @@ impl PathAgent {
         self.last_data = if lively { Some(now) } else { self.last_data };
         self.handle_heard(now, route);
         let pause = self.pace(now);
-        match self.pairs.get_mut(&route) {
-            Some(pair) => pair.handle_answer(now, None, pause),
-            None if self.selected.is_none() => {
-                self.pairs.insert(route, Pair::new(now, COMPARE));
-            }
-            None => {}
+        if let Some(pair) = self.pairs.get_mut(&route) {
+            pair.handle_answer(now, None, pause);
+        } else if self.selected.is_none() {
+            self.pairs.insert(route, Pair::new(now, COMPARE));
         }
-        self.choose(now);
+        if self.pairs.len() > 1 || self.selected != Some(route) {
+            self.choose(now);
+        }
     }
 
     /// Data was sent: the path is lively.

@@ -143,7 +143,7 @@ impl Node {
     }
 
     fn handle_wireguard(&mut self, now: Instant, route: Route, from: Option<Role>, datagram: &[u8]) {
-        let addressee = tunnel::addressee(datagram, &self.config.secret.to_static(), &self.public);
+        let addressee = tunnel::addressee(datagram, || self.config.secret.to_static(), &self.public);
         let role = match addressee {
             Some(Addressee::Session(index)) => self.peers.by_session(index),
             Some(Addressee::Key(key)) => {
