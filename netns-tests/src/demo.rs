@@ -3,7 +3,6 @@
 
 mod cast;
 mod cost;
-mod interrupt;
 mod screen;
 mod tail;
 mod verdict;
@@ -16,11 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mesh::report::Report;
 
+use crate::interrupt::Interrupt;
 use crate::stage::Stage;
 use cast::{Cast, Theatre, User};
 use cost::Idle;
-use interrupt::Interrupt;
-pub use interrupt::Interrupted;
 use screen::Screen;
 use verdict::Verdict;
 
@@ -57,7 +55,7 @@ pub struct Plan {
 /// Shows it all. Whether everything was as it must be.
 ///
 /// # Errors
-/// If the lab cannot be built, a process ends too early, or [`Interrupted`].
+/// If the lab cannot be built, a process ends too early, or [`crate::interrupt::Interrupted`].
 pub fn run(plan: &Plan) -> Result<bool> {
     let (mut screen, interrupt) = (Screen::new(), Interrupt::listen()?);
     screen.heading("1. Runners without a network between them");

@@ -3,7 +3,9 @@
 
 pub mod demo;
 pub mod fake_github;
+pub mod interrupt;
 pub mod lab;
+mod plot;
 pub mod scale;
 pub mod stage;
 pub mod throughput;

@@ -7,9 +7,8 @@ mod plot;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
-use nix::time::clock_getcpuclockid;
 use tempfile::TempDir;
 
 use self::crowd::Crowd;
@@ -60,14 +59,14 @@ pub fn measure(aux: u16, idle: Duration) -> Result<Figures> {
     let stun_option = stun.map(|addr| addr.to_string()).join(",");
     let mut primary = start(&home, aux, &folder, &meeting, &stun_option)?;
     wait_until(DEADLINE, "the primary's announcement", || is_announced(&meeting).then_some(()))?;
-    let before = cpu(&primary)?;
+    let before = primary.cpu()?;
     let crowd = Crowd::start(away, aux, meeting, stun.to_vec());
     primary.wait_for(&format!("mesh is up: {aux} of {aux}"), DEADLINE)?;
-    let (up_at, connect) = (Instant::now(), cpu(&primary)? - before);
+    let (up_at, connect) = (Instant::now(), primary.cpu()? - before);
     let wall = up_at.saturating_duration_since(crowd.last_announced(aux)?);
     let fresh = share(&primary, up_at + LIVELY_AFTER, idle)?;
     let idle = share(&primary, up_at + QUIET_AFTER, idle)?;
-    let mib = resident_mib(&primary)?;
+    let mib = primary.memory_mib("VmRSS")?;
     primary.signal(Signal::SIGTERM)?;
     primary.wait(DEADLINE)?;
     crowd.end()?;
@@ -92,21 +91,7 @@ fn is_announced(meeting: &PathBuf) -> bool {
 /// Per cent of one core over `time`, beginning at `from`.
 fn share(process: &Process, from: Instant, time: Duration) -> Result<f64> {
     std::thread::sleep(from.saturating_duration_since(Instant::now()));
-    let (before, started) = (cpu(process)?, Instant::now());
+    let (before, started) = (process.cpu()?, Instant::now());
     std::thread::sleep(time);
-    Ok(100.0 * (cpu(process)? - before).as_secs_f64() / started.elapsed().as_secs_f64())
-}
-
-/// User and system time of all threads, also of those that have ended (clock_getcpuclockid(3)): what `/proc/PID/stat` has in hundredths.
-fn cpu(process: &Process) -> Result<Duration> {
-    let clock = clock_getcpuclockid(process.pid()).with_context(|| format!("it said:\n{}", process.output()))?;
-    Ok(clock.now()?.into())
-}
-
-fn resident_mib(process: &Process) -> Result<f64> {
-    let path = format!("/proc/{}/status", process.pid());
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let kib =
-        text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.map(|kib: f64| kib / 1024.0).with_context(|| format!("no VmRSS in {path}"))
+    Ok(100.0 * (process.cpu()? - before).as_secs_f64() / started.elapsed().as_secs_f64())
 }

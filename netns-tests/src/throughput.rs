@@ -86,7 +86,7 @@ impl Rig {
     /// # Errors
     /// If one has ended.
     pub fn cpu(&self) -> Result<Duration> {
-        Ok(cpu(&self.primary)? + cpu(&self.aux)?)
+        Ok(self.primary.cpu()? + self.aux.cpu()?)
     }
 
     /// Ends the mesh.
@@ -117,11 +117,4 @@ fn forwarded(process: &Process) -> Result<u16> {
     let said = process.output();
     let port = said.lines().find_map(|line| line.split_once("127.0.0.1:")?.1.split_once(" leads to")?.0.parse().ok());
     port.with_context(|| format!("it names no forward:\n{said}"))
-}
-
-fn cpu(process: &Process) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
-    Ok(Duration::from_millis(ticks * 10))
 }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use netns_tests::demo::{Interrupted, Plan, run};
+use netns_tests::demo::{Plan, run};
+use netns_tests::interrupt::Interrupted;
 
 /// Shows a mesh of runners behind NATs that builds the project in the current folder.
 #[derive(Debug, Parser)]

@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use mesh::report::Report;
 use nix::unistd::Pid;
 
-use super::interrupt::Interrupt;
 use super::screen::Screen;
 use super::tail::Tail;
+use crate::interrupt::Interrupt;
 use crate::lab::{Nat, Runner};
 use crate::stage::{Process, RUN, Stage, binary};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
-use super::interrupt::Interrupt;
+use crate::interrupt::Interrupt;
 
 /// What the project allows itself for each process.
 const GOAL_CPU: f64 = 1.0;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
+use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::lab::wait_until;
@@ -30,6 +31,19 @@ impl Process {
     /// Its id.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// User and system time of all its threads, also of those that have ended (clock_getcpuclockid(3)): what `/proc/PID/stat` has in hundredths.
+    pub fn cpu(&self) -> Result<Duration> {
+        let clock = clock_getcpuclockid(self.pid()).with_context(|| format!("it said:\n{}", self.output()))?;
+        Ok(clock.now()?.into())
+    }
+
+    /// A line of `/proc/PID/status` in MiB: `VmRSS` is what is resident now, `VmHWM` the most that ever was (proc_pid_status(5)).
+    pub fn memory_mib(&self, line: &str) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        mib(&text, line).with_context(|| format!("no {line} in {path}"))
     }
 
     /// The file with what it says.
@@ -72,7 +86,24 @@ impl Drop for Process {
     }
 }
 
+fn mib(status: &str, line: &str) -> Option<f64> {
+    let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
+    value.trim().strip_suffix(" kB")?.trim().parse().ok().map(|kib: f64| kib / 1024.0)
+}
+
 fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_line_that_is_named() {
+        let status = "VmSize:\t  723456 kB\nVmHWM:\t   14336 kB\nVmRSS:\t   10240 kB\n";
+
+        assert_eq!((mib(status, "VmHWM"), mib(status, "VmRSS"), mib(status, "VmLck")), (Some(14.0), Some(10.0), None));
+    }
 }

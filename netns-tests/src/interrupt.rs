@@ -1,4 +1,4 @@
-//! Ctrl-C ends the demo in order, so that its namespaces go. Not here: what the processes inside make of it.
+//! Ctrl-C ends a long run in order, so that its namespaces go. Not here: what the processes inside make of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +27,16 @@ impl std::error::Error for Interrupted {}
 
 /// Whether SIGINT, SIGTERM or SIGHUP came.
 #[derive(Debug, Clone)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
+    /// Leaves signals as they are: none will come.
+    pub fn never() -> Self {
+        Self(Arc::default())
+    }
+
     /// Takes these signals over, for good.
-    pub(super) fn listen() -> Result<Self> {
+    pub fn listen() -> Result<Self> {
         let came = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let signals = {
@@ -51,7 +56,7 @@ impl Interrupt {
     }
 
     /// Like [`wait_until`], but ends early with [`Interrupted`] or with an error of `poll`.
-    pub(super) fn wait_until<T>(
+    pub(crate) fn wait_until<T>(
         &self,
         within: Duration,
         what: &str,
@@ -61,7 +66,7 @@ impl Interrupt {
     }
 
     /// Lets time pass.
-    pub(super) fn pass(&self, time: Duration) -> Result<()> {
+    pub(crate) fn pass(&self, time: Duration) -> Result<()> {
         let end = std::time::Instant::now() + time;
         while std::time::Instant::now() < end {
             if self.came() {
@@ -72,7 +77,8 @@ impl Interrupt {
         Ok(())
     }
 
-    fn came(&self) -> bool {
+    /// Whether one has come so far.
+    pub(crate) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
