@@ -16,6 +16,7 @@
 
 mod access;
 mod builder;
+mod cable;
 mod command;
 mod edge;
 mod nat;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result, ensure};
 
 pub use access::Access;
+pub use cable::Cable;
 pub use nat::Nat;
 pub use netns::{Netns, sweep};
 pub use runner::Runner;
@@ -66,6 +68,7 @@ pub struct Lab {
 struct State {
     namespaces: Vec<Netns>,
     wires: Vec<Arc<Wire>>,
+    stun: Vec<StunServer>,
     sites: usize,
     servers: usize,
 }
@@ -157,7 +160,8 @@ impl Lab {
     pub fn stun_servers(&self) -> Result<[SocketAddr; 2]> {
         let mut running = self.stun.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_none() {
-            *running = Some(StunServer::start(&self.server("stun")?, &self.core)?);
+            let server = self.server("stun")?;
+            *running = Some(StunServer::start(server.netns(), server.addrs(), &self.core)?);
         }
         running.as_ref().map(StunServer::addrs).context("no STUN server")
     }
@@ -202,7 +206,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let state = std::mem::take(&mut *self.state());
+        let mut state = std::mem::take(&mut *self.state());
         for wire in &state.wires {
             wire.close();
         }
@@ -211,8 +215,7 @@ impl Drop for Lab {
                 tracing::warn!(netns = netns.name(), "cannot remove a namespace: {error:#}");
             }
         }
-        if let Some(stun) = &mut *self.stun.lock().unwrap_or_else(PoisonError::into_inner) {
-            stun.reap();
-        }
+        let mut shared = self.stun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        state.stun.iter_mut().chain(&mut shared).for_each(StunServer::reap);
     }
 }

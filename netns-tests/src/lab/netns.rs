@@ -93,7 +93,11 @@ impl Netns {
             .with_context(|| format!("read /proc/net/{file} in namespace {}", self.name))
     }
 
-    pub(super) fn run(&self, program: &str, args: &[&str], input: &str) -> Result<String> {
+    /// Runs a command inside to its end, feeds it `input`, and gives what it wrote to stdout.
+    ///
+    /// # Errors
+    /// If it cannot start, or ends with another code than 0; the error holds its stderr.
+    pub fn run(&self, program: &str, args: &[&str], input: &str) -> Result<String> {
         self.enter(|| run(program, args, input))?.with_context(|| format!("in namespace {}", self.name))
     }
 

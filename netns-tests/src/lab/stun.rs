@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::{Netns, Server, wait_until};
+use super::{Netns, wait_until};
 
 const PORT: u16 = 3478;
 const ALTERNATE_PORT: u16 = 3479;
@@ -37,12 +37,12 @@ pub(super) struct StunServer {
 }
 
 impl StunServer {
-    /// Starts coturn and waits until it answers on both addresses. `from` is where the requests that find out come from.
-    pub(super) fn start(server: &Server, from: &Netns) -> Result<Self> {
-        let [first, second] = server.addrs().map(|addr| format!("--listening-ip={addr}"));
+    /// Starts coturn on both addresses of `host` and waits until it answers. `from` is where the requests that find out come from.
+    pub(super) fn start(host: &Netns, addrs: [Ipv4Addr; 2], from: &Netns) -> Result<Self> {
+        let [first, second] = addrs.map(|addr| format!("--listening-ip={addr}"));
         let ports = [format!("--listening-port={PORT}"), format!("--alt-listening-port={ALTERNATE_PORT}")];
         let log = tempfile::tempfile().context("make a file for the words of turnserver")?;
-        let child = server
+        let child = host
             .command("turnserver")
             .args([
                 "-n",
@@ -62,7 +62,7 @@ impl StunServer {
             .stderr(log.try_clone()?)
             .spawn()
             .context("start turnserver")?;
-        let mut stun = Self { child, addrs: server.addrs(), log };
+        let mut stun = Self { child, addrs, log };
         stun.wait_until_up(from)?;
         Ok(stun)
     }

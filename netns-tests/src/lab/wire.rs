@@ -1,7 +1,8 @@
 //! The wire between a NAT and its edge router, which delays and loses packets. Not here: addresses and routes.
 //!
 //! Where the kernel has netem, it is a veth pair with netem on the NAT's end. Where it has none (small cloud kernels leave it out), it is
-//! two TUN devices with a [`pump`] of ours between them. Both shape only what leaves the NAT.
+//! two TUN devices with a [`pump`] of ours between them. Both shape only what leaves the NAT. A cable between two hosts ([`super::Cable`])
+//! is always such a pump, and shapes both ways.
 
 mod pump;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::Netns;
-use pump::Pump;
+use pump::{Back, Pump};
 
 /// Packets on their way at once; netem's default of 1000 would drop at 20 ms above 0.6 Gb/s.
 const QUEUE: usize = 20_000;
@@ -57,11 +58,17 @@ impl Wire {
             near.netns.ip(&batch)?;
             Kind::Netem
         } else {
-            Kind::Pump(Pump::start((&near.netns, near.dev), (&far.netns, far.dev))?)
+            Kind::Pump(Pump::start((&near.netns, near.dev), (&far.netns, far.dev), Back::Unshaped)?)
         };
         let wire = Self { near, far, kind };
         wire.set_link(link)?;
         Ok(wire)
+    }
+
+    /// Likewise, in user space and shaped both ways. netem would lose a super-packet as one, which flatters whoever sends them.
+    pub(super) fn cable(near: (&Netns, &'static str), far: (&Netns, &'static str)) -> Result<Self> {
+        let kind = Kind::Pump(Pump::start(near, far, Back::Alike)?);
+        Ok(Self { near: End::new(near), far: End::new(far), kind })
     }
 
     pub(super) fn set_link(&self, link: Link) -> Result<()> {

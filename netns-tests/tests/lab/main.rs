@@ -1,5 +1,6 @@
 //! The lab shows what it promises: its NATs, its paths, and that nothing of it stays. Not here: `mesh` in the lab.
 
+mod cable;
 mod carrier;
 mod clash;
 mod common;

@@ -1,7 +1,10 @@
 //! A wire in user space: what one TUN device sends, the other receives, later or never. Not here: when it is used ([`super`]).
 //!
-//! Three threads: one takes what leaves `near` and stamps it with the time it is due, one waits for that time and hands it to `far`,
-//! one copies the other way. Frames carry the virtio header, so that a large segmented packet crosses in one piece, as it does on a veth.
+//! Two threads shape one way: one takes what leaves a device and stamps it with the time it is due, the other waits for that time and hands
+//! it over. Where only one way is shaped, a third thread copies the other. Frames carry the virtio header, so that a large segmented
+//! packet crosses in one piece, as it does on a veth; only where one of its packets is lost it comes apart ([`losses`]).
+
+mod losses;
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,27 +29,30 @@ pub(super) struct Pump {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// What is left of a frame, and when it arrives.
 struct Frame {
     due: Instant,
-    bytes: Vec<u8>,
+    pieces: Vec<Vec<u8>>,
+}
+
+/// What happens to packets on their way back, from `far` to `near`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Back {
+    /// They arrive at once.
+    Unshaped,
+    /// The same as on their way there.
+    Alike,
 }
 
 impl Pump {
-    pub(super) fn start(near: (&Netns, &str), far: (&Netns, &str)) -> Result<Self> {
+    pub(super) fn start(near: (&Netns, &str), far: (&Netns, &str), back: Back) -> Result<Self> {
         let (near, far) = (open_tun(near)?, open_tun(far)?);
         let link = Arc::new(Mutex::new(Link::default()));
-        let (sender, receiver) = sync_channel(QUEUE);
-        let threads = vec![
-            thread::spawn({
-                let (near, link) = (Arc::clone(&near), Arc::clone(&link));
-                move || depart(&near, &sender, &link)
-            }),
-            thread::spawn({
-                let far = Arc::clone(&far);
-                move || arrive(&receiver, &far)
-            }),
-            thread::spawn(move || copy(&far, &near)),
-        ];
+        let mut threads = lane(&near, &far, &link);
+        match back {
+            Back::Unshaped => threads.push(thread::spawn(move || copy(&far, &near))),
+            Back::Alike => threads.extend(lane(&far, &near, &link)),
+        }
         Ok(Self { link, threads: Mutex::new(threads) })
     }
 
@@ -72,24 +78,32 @@ fn open_tun((netns, dev): (&Netns, &str)) -> Result<Arc<SyncDevice>> {
     Ok(Arc::new(device))
 }
 
-fn depart(near: &SyncDevice, sender: &SyncSender<Frame>, link: &Mutex<Link>) {
+/// One shaped way.
+fn lane(from: &Arc<SyncDevice>, to: &Arc<SyncDevice>, link: &Arc<Mutex<Link>>) -> Vec<JoinHandle<()>> {
+    let (sender, receiver) = sync_channel(QUEUE);
+    let (from, to, link) = (Arc::clone(from), Arc::clone(to), Arc::clone(link));
+    vec![thread::spawn(move || depart(&from, &sender, &link)), thread::spawn(move || arrive(&receiver, &to))]
+}
+
+fn depart(from: &SyncDevice, sender: &SyncSender<Frame>, link: &Mutex<Link>) {
     let mut buffer = vec![0; FRAME];
-    while let Ok(len) = near.recv(&mut buffer) {
+    while let Ok(len) = from.recv(&mut buffer) {
         let Link { delay, loss_percent } = *link.lock().unwrap_or_else(PoisonError::into_inner);
-        if rand::random::<f32>() * 100.0 < loss_percent {
+        let is_lost = || loss_percent > 0.0 && rand::random::<f32>() * 100.0 < loss_percent;
+        let frame = Frame { due: Instant::now() + delay, pieces: losses::survivors(&buffer[..len], is_lost) };
+        if frame.pieces.is_empty() {
             continue;
         }
-        let frame = Frame { due: Instant::now() + delay, bytes: buffer[..len].to_vec() };
         if let Err(TrySendError::Disconnected(_)) = sender.try_send(frame) {
             return;
         }
     }
 }
 
-fn arrive(receiver: &Receiver<Frame>, far: &SyncDevice) {
+fn arrive(receiver: &Receiver<Frame>, to: &SyncDevice) {
     for frame in receiver {
         thread::sleep(frame.due.saturating_duration_since(Instant::now()));
-        hand_over(far, &frame.bytes);
+        frame.pieces.iter().for_each(|piece| hand_over(to, piece));
     }
 }
 
