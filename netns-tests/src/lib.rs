@@ -1,5 +1,6 @@
 //! The lab: runners behind real NATs in network namespaces ([`lab`]), a GitHub that runs here ([`fake_github`]), and runs of `mesh` over both
-//! ([`stage`]). [`demo`] is one such run in front of an audience, [`scale`] one with a crowd of simulated aux.
+//! ([`stage`]). [`demo`] is one such run in front of an audience, [`scale`] one with a crowd of simulated aux, and [`tunnel`] sets the tunnel
+//! beside those of others.
 
 pub mod demo;
 pub mod fake_github;
@@ -9,3 +10,4 @@ mod plot;
 pub mod scale;
 pub mod stage;
 pub mod throughput;
+pub mod tunnel;

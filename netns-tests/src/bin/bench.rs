@@ -1,18 +1,21 @@
 //! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands, `bench userspace`
-//! what a stream through it gives without a TUN device, `bench scale` what a primary costs with many aux. Figures go to stdout; nothing passes
-//! or fails by them.
+//! what a stream through it gives without a TUN device, `bench scale` what a primary costs with many aux, `bench tunnel` how the tunnel
+//! compares with those of others. Figures go to stdout; nothing passes or fails by them.
 
 #![expect(clippy::print_stdout, reason = "its output is its result")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use netns_tests::interrupt::{Interrupt, Interrupted};
 use netns_tests::lab::Nat;
 use netns_tests::scale::{self, Figures};
 use netns_tests::stage::{DELAY, Process, Stage};
 use netns_tests::throughput::{Device, Rig};
+use netns_tests::tunnel::{self, Outcome};
 
 /// Measures mesh in the lab; needs root
 #[derive(Debug, Parser)]
@@ -59,17 +62,30 @@ enum What {
         #[arg(long, value_name = "FILE")]
         plot: Option<PathBuf>,
     },
+    /// The tunnel beside boringtun, gotatun and wireguard-go: streams, round trips, delay and loss, many peers
+    Tunnel {
+        #[command(flatten)]
+        plan: Box<tunnel::Plan>,
+        /// Where to write a plot, as SVG
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+    },
 }
 
 /// A round that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-fn main() -> Result<()> {
-    match Args::parse().what {
+fn main() -> Result<ExitCode> {
+    let done = match Args::parse().what {
         What::Connect { aux, rounds } => connect(aux, rounds),
         What::Hold { seconds } => hold(seconds),
         What::Userspace { megabytes, rounds } => userspace(megabytes.into(), rounds),
         What::Scale { aux, seconds, plot } => scale(&aux, Duration::from_secs(seconds.into()), plot),
+        What::Tunnel { plan, plot } => tunnel(&plan, plot),
+    };
+    match done {
+        Err(error) if error.is::<Interrupted>() => Ok(ExitCode::from(130)),
+        done => done.map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -138,9 +154,20 @@ fn scale(counts: &[u16], idle: Duration, plot: Option<PathBuf>) -> Result<()> {
         let (wall, connect) = (wall.as_secs_f64(), connect.as_secs_f64() * 1000.0);
         println!("| {aux} | {wall:.2} s | {connect:.0} ms | {fresh:.2} % | {idle:.2} % | {mib:.1} MiB |");
     }
-    plot.map_or(Ok(()), |path| {
-        std::fs::write(&path, scale::svg(&all)).with_context(|| format!("write {}", path.display()))
-    })
+    plot.map_or(Ok(()), |path| write(&path, &scale::svg(&all)))
+}
+
+fn tunnel(plan: &tunnel::Plan, plot: Option<PathBuf>) -> Result<()> {
+    let Outcome { figures, conditions, failures, interrupted } = tunnel::run(plan, &Interrupt::listen()?)?;
+    println!("{conditions}{}", tunnel::markdown(&figures));
+    plot.map_or(Ok(()), |path| write(&path, &tunnel::svg(&figures)))?;
+    ensure!(!interrupted, Interrupted);
+    ensure!(failures == 0, "{failures} measurements came to nothing");
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 /// For each: megabytes a second, and seconds of CPU for a gigabyte. They take turns, as the machine may have other work.

@@ -19,3 +19,4 @@ mod punch;
 mod rebinding;
 mod site;
 mod stun;
+mod tunnel;
