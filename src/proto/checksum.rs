@@ -10,12 +10,20 @@ pub struct Sum(u64);
 impl Sum {
     /// Of the 16-bit words of `bytes`; an odd one at the end counts with a zero after it.
     pub fn of(bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<4>();
-        // At most 2^30 words fit before it could overflow: no packet is that long.
-        let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+        // Four rows of 64 bits at a time, each with room for its carries: nothing waits for the one before.
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        let mut rows = [0u128; 4];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (row, word) in rows.iter_mut().zip(words) {
+                *row += u128::from(u64::from_ne_bytes(*word));
+            }
+        }
+        let (words, rest) = rest.as_chunks::<4>();
         let mut last = [0; 4];
         last[..rest.len()].copy_from_slice(rest);
-        Self(sum + u64::from(u32::from_ne_bytes(last)))
+        let few: u64 = words.iter().chain([&last]).map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+        Self(rows.into_iter().map(fold_to_half).sum::<u64>() + few)
     }
 
     /// With what follows at an even distance.
@@ -45,6 +53,12 @@ impl Sum {
         }
         sum as u16
     }
+}
+
+/// To 35 bits, with which the sum of several cannot overflow.
+fn fold_to_half(row: u128) -> u64 {
+    let halves = [row as u32, (row >> 32) as u32, (row >> 64) as u32, (row >> 96) as u32];
+    halves.map(u64::from).iter().sum()
 }
 
 #[cfg(test)]
