@@ -43,6 +43,9 @@ const BUFFER: usize = 65 * 1024;
 /// Inner packets that are put together before the device gets them: what one read of a socket may bring.
 const MOST_INNER: usize = 32 * 1024;
 
+/// Errors in a row after which a device is gone.
+const MOST_ERRORS: u32 = 16;
+
 /// Batches that wait for a socket to take more; beyond that they are lost, as in a full queue of a network.
 const MOST_STALLED: usize = 64;
 
@@ -111,6 +114,8 @@ pub struct Link {
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<Event>,
     lost: BTreeMap<&'static str, u64>,
+    /// How often the device has failed in a row.
+    errors: u32,
     /// Whether it was told that batches are refused.
     one_by_one: bool,
     /// What the sockets did not take yet, in its order.
@@ -125,7 +130,7 @@ impl Link {
         let (sender, commands) = mpsc::unbounded_channel();
         let (lost, stalled, inner) = (BTreeMap::new(), VecDeque::new(), Packets::default());
         (
-            Self { node, sockets, tun, commands, events, lost, one_by_one: false, stalled, inner },
+            Self { node, sockets, tun, commands, events, lost, errors: 0, one_by_one: false, stalled, inner },
             Handle { commands: sender },
         )
     }
@@ -153,7 +158,7 @@ impl Link {
                     self.read_tun(Ok(()), &mut buffer);
                 }
                 () = writable(&self.sockets, stalled) => {}
-                ready = self.tun.readable(), if stalled.is_none() => self.read_tun(ready, &mut buffer),
+                ready = self.tun.readable(), if stalled.is_none() && self.errors < MOST_ERRORS => self.read_tun(ready, &mut buffer),
             }
         }
     }
@@ -205,19 +210,29 @@ impl Link {
     /// While something waits for a socket, what programs here send waits in the device.
     fn read_tun(&mut self, ready: std::io::Result<()>, buffer: &mut [u8]) {
         if ready.is_err() {
-            return self.lose("TUN device not readable", 1);
+            return self.fail_device();
         }
         let now = clock::now();
         for _ in 0..TURN {
-            if !self.stalled.is_empty() {
+            if !self.stalled.is_empty() || self.errors >= MOST_ERRORS {
                 return;
             }
             match self.tun.try_read(buffer) {
                 Ok(Read::Packet(packet)) => self.node.handle_inner(now, packet),
                 Ok(Read::Malformed(_)) => self.lose("packet of the TUN device that makes no sense", 1),
                 Ok(Read::Nothing) => break,
-                Err(_) => self.lose("TUN device read error", 1),
+                Err(_) => return self.fail_device(),
             }
+            self.errors = 0;
+        }
+    }
+
+    /// A device that fails again and again is not asked any more: somebody has removed it.
+    fn fail_device(&mut self) {
+        self.lose("TUN device read error", 1);
+        self.errors += 1;
+        if self.errors == MOST_ERRORS {
+            let _ = self.events.send(Event::DeviceGone);
         }
     }
 
@@ -254,6 +269,10 @@ impl Link {
                     break;
                 }
                 Sent::Lost(count) => self.lose("datagram the system would not send", count),
+                Sent::TooLong(count) => {
+                    self.lose("datagram too long for the interface", count);
+                    self.node.handle_too_long(clock::now(), bulk.batch.to);
+                }
             }
             self.node.recycle(bulk);
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::actions::{StepSummary, say, warn};
+use super::device::device_gone;
 use super::diagnosis::not_joined;
 use super::journal::{Journal, ReportFile};
 use super::network::{path_words, tell_network};
@@ -194,6 +195,7 @@ impl<'a> Aux<'a> {
             }
             Event::Left { role: Role::Primary } | Event::Released => return Some(End::Released),
             Event::Left { role } => say(&format!("{role} has left")),
+            Event::DeviceGone => return Some(End::Failure(device_gone(&self.args.common))),
             Event::Mtu { .. } | Event::OneByOne | Event::Relay { .. } => {}
             Event::Replaced => return Some(End::Failure(self.replaced())),
             Event::Unusable { role, why } => {

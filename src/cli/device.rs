@@ -73,6 +73,17 @@ pub(super) fn without(refused: &Failure) -> Failure {
     }
 }
 
+/// Nothing reaches the overlay any more.
+pub(super) fn device_gone(common: &CommonArgs) -> Failure {
+    let what = format!("the TUN device {} is gone, and with it every connection through the mesh", common.tun_name());
+    Failure::new(
+        Exit::NoTun,
+        "M606",
+        what,
+        "somebody has removed it: let nothing else on this machine remove interfaces",
+    )
+}
+
 fn instead(refused: &Failure, common: &CommonArgs, address: Ipv4Addr) -> (Device, Ports) {
     warn(&line(&without(refused)));
     stack(common, address)

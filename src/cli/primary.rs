@@ -13,6 +13,7 @@ use super::Outcome;
 use super::actions::{self, StepSummary, group, say, warn};
 use super::build::Build;
 use super::command::{self, Running};
+use super::device::device_gone;
 use super::diagnosis::{too_few, why};
 use super::journal::{Journal, ReportFile};
 use super::network::{path_words, tell_network};
@@ -350,6 +351,11 @@ impl<'a> Primary<'a> {
             }
             Event::Unusable { role, why } => {
                 warn(&format!("M604 {role} cannot join: {why}; hint: use the same --overlay on every runner"))
+            }
+            Event::DeviceGone => {
+                self.up.clear();
+                self.follow().await;
+                return Err(device_gone(&self.args.common));
             }
             Event::Mtu { .. } | Event::OneByOne | Event::Relay { .. } | Event::Stranded => {}
             Event::Released | Event::Replaced => tracing::debug!("a goodbye that is not for a primary"),

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll};
 
+use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, UdpGroSegment};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
 use socket2::{Domain, Protocol, Type};
@@ -142,14 +143,15 @@ impl Socket {
         self.socket.try_io(Interest::WRITABLE, send).map(drop)
     }
 
-    /// As [`Self::send_batch`], with a call for each; tells how many the system did not take.
-    pub fn send_one_by_one(&self, to: SocketAddr, batch: &Batch) -> usize {
+    /// As [`Self::send_batch`], with a call for each; tells how many the system did not take, and how many of those were too long for it.
+    pub fn send_one_by_one(&self, to: SocketAddr, batch: &Batch) -> (usize, usize) {
         let to = SockaddrStorage::from(to);
-        let refused = |datagram: &&[u8]| {
+        let send = |datagram: &[u8]| {
             let data = [IoSlice::new(datagram)];
-            sendmsg(self.socket.as_raw_fd(), &data, &[], MsgFlags::MSG_DONTWAIT, Some(&to)).is_err()
+            sendmsg(self.socket.as_raw_fd(), &data, &[], MsgFlags::MSG_DONTWAIT, Some(&to)).err()
         };
-        batch.datagrams().filter(refused).count()
+        let errors: Vec<Errno> = batch.datagrams().filter_map(send).collect();
+        (errors.len(), errors.iter().filter(|error| **error == Errno::EMSGSIZE).count())
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Sent {
     Later,
     /// So many datagrams of it did not leave.
     Lost(usize),
+    /// Likewise, as the interface on the way has become too narrow for them.
+    TooLong(usize),
 }
 
 impl Sockets {
@@ -101,10 +103,14 @@ impl Sockets {
                 Err(_) => {}
             }
         }
-        let lost = socket.send_one_by_one(bulk.to, &bulk.batch);
+        let (lost, too_long) = socket.send_one_by_one(bulk.to, &bulk.batch);
         // Where they pass alone, it is the putting together that is refused.
         self.segments &= lost == bulk.batch.len();
-        if lost == 0 { Sent::All } else { Sent::Lost(lost) }
+        match (lost, too_long) {
+            (0, _) => Sent::All,
+            (_, 0) => Sent::Lost(lost),
+            _ => Sent::TooLong(lost),
+        }
     }
 
     /// Whether the system takes several datagrams with one call, as far as is known.

@@ -246,6 +246,13 @@ impl Node {
         None
     }
 
+    /// The system found a batch for a peer too long: an interface on the way is narrower than it was.
+    pub fn handle_too_long(&mut self, now: Instant, to: Role) {
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.handle_too_long(now);
+        }
+    }
+
     /// What was sent, for its buffer.
     pub fn recycle(&mut self, bulk: Bulk) {
         self.out.batches.recycle(bulk.batch);

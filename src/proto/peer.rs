@@ -376,6 +376,11 @@ impl Peer {
         self.path.mtu()
     }
 
+    /// The system finds what we send to it too long.
+    pub fn handle_too_long(&mut self, now: Instant) {
+        self.path.handle_too_long(now);
+    }
+
     /// Whether [`Self::send`] can do anything with a packet.
     pub fn takes_packets(&self) -> bool {
         match self.state {

@@ -53,6 +53,8 @@ pub enum Event {
     Released,
     /// Another process has our index.
     Replaced,
+    /// The TUN device was removed by somebody.
+    DeviceGone,
     /// The system takes datagrams only one by one.
     OneByOne,
     /// A relay of the user's own does not take us, or does again.

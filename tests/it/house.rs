@@ -232,7 +232,10 @@ impl Source {
 
     /// Without comments, and without the tests at the end.
     fn code(&self) -> String {
-        let end = self.text.find("#[cfg(test)]\nmod ").unwrap_or(self.text.len());
+        if self.path.starts_with("src/") && self.path.ends_with("/tests.rs") {
+            return String::new();
+        }
+        let end = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         let lines = self.text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
         lines.map(|line| line.split(" // ").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
     }

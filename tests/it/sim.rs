@@ -523,6 +523,7 @@ impl Internet {
             Event::Recovered { .. }
             | Event::Rerouted { .. }
             | Event::Mtu { .. }
+            | Event::DeviceGone
             | Event::OneByOne
             | Event::Relay { .. } => {}
         }

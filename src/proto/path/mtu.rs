@@ -54,6 +54,13 @@ impl MtuSearch {
         ends
     }
 
+    /// What was found does not pass any more: the search begins anew, unless it goes on.
+    pub(super) fn handle_too_long(&mut self, now: Instant) {
+        if self.found {
+            *self = Self::new(now);
+        }
+    }
+
     /// The largest inner packet, as far as is known.
     pub(super) fn mtu(&self) -> u16 {
         // INVARIANT: the search ends at the last of them.
@@ -69,6 +76,18 @@ impl MtuSearch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_that_becomes_narrow_is_searched_anew_but_not_again_and_again() {
+        let now = Instant::now();
+        let mut search = MtuSearch::new(now);
+        let length = search.take(now, true).expect("due at once");
+        assert!(search.handle_answer(length) && search.poll_timeout().is_none());
+        search.handle_too_long(now);
+        assert!(search.take(now, true).is_some());
+        search.handle_too_long(now);
+        assert_eq!(search.take(now, true), None, "the search goes on");
+    }
 
     fn search(largest: u16) -> (u16, usize) {
         let now = Instant::now();
