@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::sockopt::{RcvBufForce, UdpGroSegment};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
 use socket2::{Domain, Protocol, Type};
@@ -174,16 +175,25 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
 
 /// Sets IP_MTU_DISCOVER to IP_PMTUDISC_PROBE (ip(7)). Where the kernel refuses, large probes may pass in pieces, and the MTU is taken for
 /// larger than it is: slower, not wrong.
-#[expect(unsafe_code, reason = "no crate in use has this option")]
-fn never_fragment(socket: &socket2::Socket) {
-    let value = nix::libc::IP_PMTUDISC_PROBE;
-    let (level, name) = (nix::libc::IPPROTO_IP, nix::libc::IP_MTU_DISCOVER);
-    let len = size_of_val(&value) as nix::libc::socklen_t;
-    // SAFETY: the descriptor is open as long as the borrow, and the kernel reads `len` bytes of `value`, which is that long.
-    let refused =
-        unsafe { nix::libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) } != 0;
-    if refused {
+fn never_fragment(socket: &impl AsRawFd) {
+    if !set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE) {
         tracing::debug!("the kernel does not let us forbid fragments");
+    }
+}
+
+/// setsockopt(2) of a number; false where the kernel refuses.
+#[expect(unsafe_code, reason = "no crate in use has these options")]
+fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> bool {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the descriptor is open as long as the borrow, and the kernel reads `len` bytes of `value`, which is that long.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) == 0 }
+}
+
+#[cfg(test)]
+impl Socket {
+    /// Sends without checksums from now on, which the kernel refuses for batches.
+    pub(super) fn refuse_batches(&self) {
+        assert!(set_option(&self.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1));
     }
 }
 

@@ -146,3 +146,82 @@ fn is_refusal(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(code, Some(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOPROTOOPT | Errno::EMSGSIZE))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proto::batch::Batches;
+    use crate::proto::role::Role;
+    use crate::proto::route::Route;
+
+    const SENT: [&[u8]; 4] = [b"one", b"two", b"six", b"x"];
+
+    fn bulk(to: SocketAddr) -> Bulk {
+        let mut batches = Batches::default();
+        for datagram in SENT {
+            batches.add(Role::Primary, Route::to(to), datagram.len(), |buffer| {
+                buffer[..datagram.len()].copy_from_slice(datagram);
+                Some(datagram.len())
+            });
+        }
+        Bulk { socket: SocketId::MAIN, to, batch: batches.pop().expect("one batch") }
+    }
+
+    /// Until it has left: a socket is writable only when the event loop has said so.
+    async fn send(sockets: &mut Sockets, bulk: &Bulk) -> Sent {
+        loop {
+            match sockets.send_bulk(bulk) {
+                Sent::Later => sockets.writable(SocketId::MAIN).await.expect("a socket"),
+                sent => return sent,
+            }
+        }
+    }
+
+    fn received(receiver: &UdpSocket) -> Vec<Vec<u8>> {
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).expect("a deadline");
+        let mut buffer = [0; 100];
+        let mut next = || receiver.recv(&mut buffer).map(|len| buffer[..len].to_vec());
+        SENT.iter().map(|_| next().expect("a datagram")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_arrives_as_the_datagrams_that_it_is_made_of() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let mut sockets = Sockets::bind(0).expect("a free port");
+        let bulk = bulk(receiver.local_addr().expect("bound"));
+        assert_eq!(send(&mut sockets, &bulk).await, Sent::All);
+        assert_eq!(received(&receiver), SENT);
+        assert!(sockets.segments());
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_the_system_refuses_leaves_datagram_by_datagram_and_so_do_those_after_it() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let mut sockets = Sockets::bind(0).expect("a free port");
+        sockets.main.refuse_batches();
+        let bulk = bulk(receiver.local_addr().expect("bound"));
+        for _ in 0..2 {
+            assert_eq!(send(&mut sockets, &bulk).await, Sent::All);
+            assert_eq!(received(&receiver), SENT);
+            assert!(!sockets.segments());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_at_once_is_read_datagram_by_datagram() {
+        let (mut one, mut other) = (Sockets::bind(0).expect("a free port"), Sockets::bind(0).expect("a free port"));
+        let to = SocketAddr::from(([127, 0, 0, 1], other.main.port()));
+        assert_eq!(send(&mut one, &bulk(to)).await, Sent::All);
+        let (mut buffer, mut got) = (vec![0; 1 << 16], vec![]);
+        while got.len() < SENT.len() {
+            let id = other.readable().await.expect("a socket");
+            while let Some(received) = other.try_receive(id, &mut buffer).expect("a datagram") {
+                got.extend(received.datagrams(&buffer).map(<[u8]>::to_vec));
+            }
+        }
+        assert_eq!(got, SENT);
+    }
+}

@@ -5,6 +5,7 @@
 mod action;
 mod bad_input;
 mod building;
+mod bulk;
 mod common;
 mod doctor;
 mod forming;

@@ -1,0 +1,129 @@
+//! Much at once, which travels in batches: it comes whole, whatever becomes of the devices. How fast it is, is for
+//! `bench tunnel` to say.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use netns_tests::lab::{Nat, Runner, wait_until};
+use netns_tests::stage::{Process, Stage};
+
+use crate::common::{SOON, assert_ends, transfer};
+
+const PRIMARY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const AUX: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// Several of the largest batches.
+const MUCH: usize = 20_000_000;
+
+struct Pair {
+    primary: Process,
+    aux: Process,
+    home: Runner,
+    away: Runner,
+    _stage: Stage,
+}
+
+/// Both are up.
+fn pair(name: &str) -> Pair {
+    let stage = Stage::new(name).unwrap();
+    let [home, away] = ["home", "away"].map(|name| stage.runner(name, Nat::Masq).unwrap());
+    let primary = stage.mesh(&home, &["primary", "--aux", "1", "--offload", "none"]).unwrap();
+    let aux = stage.mesh(&away, &["aux", "--index", "0"]).unwrap();
+    primary.wait_for("mesh is up: 1 of 1", SOON).unwrap();
+    Pair { primary, aux, home, away, _stage: stage }
+}
+
+impl Pair {
+    #[track_caller]
+    fn assert_comes_whole(&self, bytes: usize) {
+        assert_eq!(transfer(&self.home, &self.away, &AUX.to_string(), bytes), bytes, "{}", self.primary.output());
+    }
+}
+
+fn ip(runner: &Runner, args: &[&str]) {
+    runner.netns().run("ip", args, "").unwrap();
+}
+
+#[test]
+fn much_at_once_comes_whole_in_both_directions() {
+    let pair = pair("bulk");
+    thread::scope(|scope| {
+        scope.spawn(|| pair.assert_comes_whole(MUCH));
+        assert_eq!(transfer(&pair.away, &pair.home, &PRIMARY.to_string(), MUCH), MUCH);
+    });
+    for process in [&pair.primary, &pair.aux] {
+        assert!(!process.output().contains("M602"), "{}", process.output());
+    }
+}
+
+#[test]
+fn datagrams_keep_their_bounds_and_their_order() {
+    let pair = pair("datagrams");
+    let receiver = pair.away.enter(|| UdpSocket::bind((AUX, 0))).unwrap().unwrap();
+    receiver.set_read_timeout(Some(SOON)).unwrap();
+    let sender = pair.home.enter(|| UdpSocket::bind((PRIMARY, 0))).unwrap().unwrap();
+    sender.connect(receiver.local_addr().unwrap()).unwrap();
+    // Few enough for the buffer of the receiver's socket, and of every length that is treated in another way.
+    let sent: Vec<Vec<u8>> = (0..60u8).map(|at| vec![at; [1392, 1392, 700, 1, 1392, 0][usize::from(at) % 6]]).collect();
+    for datagram in &sent {
+        assert_eq!(sender.send(datagram).unwrap(), datagram.len());
+    }
+    let mut buffer = [0; 2000];
+    let got: Vec<Vec<u8>> = sent
+        .iter()
+        .map(|_| {
+            let len = receiver.recv(&mut buffer).unwrap();
+            buffer[..len].to_vec()
+        })
+        .collect();
+    assert_eq!(got, sent);
+}
+
+#[test]
+fn a_device_that_goes_down_carries_again_when_it_is_up() {
+    let pair = pair("down");
+    pair.assert_comes_whole(1000);
+    for state in ["down", "up"] {
+        ip(&pair.home, &["link", "set", "mesh0", state]);
+    }
+    pair.assert_comes_whole(MUCH);
+}
+
+#[test]
+fn an_interface_that_becomes_narrow_is_noticed_and_a_connection_that_stands_goes_on() {
+    let pair = pair("narrowed");
+    let listener = pair.away.enter(|| TcpListener::bind((AUX, 0))).unwrap().unwrap();
+    let there = listener.local_addr().unwrap();
+    let mut sender = pair.home.enter(|| TcpStream::connect_timeout(&there, SOON)).unwrap().unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(SOON)).unwrap();
+    ip(&pair.home, &["link", "set", "eth0", "mtu", "1300"]);
+    let writer = thread::spawn(move || std::io::Write::write_all(&mut sender, &vec![7; MUCH]));
+    let mut received = vec![];
+    receiver
+        .read_to_end(&mut received)
+        .unwrap_or_else(|error| panic!("{error}: {} bytes\n{}", received.len(), pair.primary.output()));
+    writer.join().unwrap().unwrap();
+    assert_eq!(received.len(), MUCH);
+    pair.primary.wait_for("M402", SOON).unwrap();
+}
+
+#[test]
+fn a_device_that_is_removed_ends_an_aux_and_not_a_build() {
+    let mut pair = pair("removed");
+    for runner in [&pair.home, &pair.away] {
+        ip(runner, &["link", "del", "mesh0"]);
+    }
+    pair.primary.wait_for("M606", SOON).unwrap();
+    assert_eq!(pair.aux.wait(SOON).unwrap(), 86, "{}", pair.aux.output());
+    // Nothing spins where nothing can be read.
+    let before = pair.primary.cpu().unwrap();
+    let start = std::time::Instant::now();
+    wait_until(SOON, "two seconds", || (start.elapsed() > Duration::from_secs(2)).then_some(())).unwrap();
+    let spent = pair.primary.cpu().unwrap() - before;
+    assert!(spent < Duration::from_millis(500), "{spent:?} of CPU in two seconds");
+    pair.primary.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_ends(&mut pair.primary, 143);
+}
