@@ -194,9 +194,7 @@ impl Link {
         for _ in 0..TURN {
             match self.sockets.try_receive(id, buffer) {
                 Ok(Some(received)) => {
-                    for datagram in received.datagrams(buffer) {
-                        self.node.handle_datagram(now, id, received.from, datagram);
-                    }
+                    self.node.handle_datagrams(now, id, received.from, received.datagrams(buffer));
                 }
                 Ok(None) => break,
                 Err(_) => self.lose("socket read error", 1),

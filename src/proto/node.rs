@@ -343,8 +343,14 @@ impl Node {
     }
 
     fn drop_one(&mut self, cause: &'static str) {
-        *self.dropped.entry(cause).or_default() += 1;
-        tracing::trace!(cause, "dropped");
+        self.drop_many(cause, 1);
+    }
+
+    fn drop_many(&mut self, cause: &'static str, count: u64) {
+        if count > 0 {
+            *self.dropped.entry(cause).or_default() += count;
+            tracing::trace!(cause, count, "dropped");
+        }
     }
 
     /// A peer, and what its inputs take along.

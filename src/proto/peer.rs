@@ -1,6 +1,7 @@
 //! One peer: its path, its tunnel, and whether it is there. Who the peers are and whose a datagram is, is not here but in [`super::node`].
 
 mod changes;
+mod data;
 mod talk;
 mod view;
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+pub use self::data::Refused;
 pub use self::talk::{Telling, Word};
 pub use self::view::PeerView;
 
@@ -16,19 +18,15 @@ use super::announcement::{Announcement, Boot};
 use super::candidate::{Candidate, Kind, is_private};
 use super::crossing::{Crossing, Side, can_punch};
 use super::filtering::Filtering;
-use super::ipv4;
 use super::key::{HopKeys, ProbeKeys};
-use super::mss;
 use super::output::{Around, Output, Own};
 use super::overlay::MTU;
-use super::packets::Packets;
 use super::path::PathAgent;
 use super::probe::Farewell;
 use super::role::Role;
 use super::route::{Relay, Route, SocketId};
 use super::schedule::{Ladder, Schedule};
-use super::super_packet::SuperPacket;
-use super::tunnel::{self, Tunnel};
+use super::tunnel::Tunnel;
 
 /// First handshakes are driven from here: boringtun would wait 5 s after a lost one. Four messages must come through, so the pace is
 /// dense; but not below half a round trip, as boringtun remembers only the last two initiations.
@@ -325,52 +323,6 @@ impl Peer {
         Some(word)
     }
 
-    /// Takes a WireGuard message for this peer's session, and hands out what is inside if it is for `here`; or says why it is dropped.
-    pub fn handle_wireguard(
-        &mut self,
-        now: Instant,
-        route: Route,
-        datagram: &[u8],
-        here: Option<Ipv4Addr>,
-        out: &mut Output,
-    ) -> Result<(), &'static str> {
-        let source = route.addr().map_or(self.overlay.into(), |addr| addr.ip());
-        let opened = self.tunnel.open(source, datagram, &mut out.inner);
-        let taken = opened.inner.map_or(Ok(()), |len| self.take_in(len, here, &mut out.inner));
-        let useful = opened.authentic || !opened.replies.is_empty();
-        self.unconfirmed |= tunnel::is_initiation(datagram) && useful;
-        for reply in opened.replies {
-            out.send(self.announcement.role, route, None, reply);
-        }
-        if opened.authentic {
-            self.heard_directly |= route.is_direct();
-            let lively = opened.inner.is_some() || self.state == State::Joining;
-            self.path.handle_tunnelled(now, route, lively);
-            self.come_up(now, out);
-            if std::mem::take(&mut self.unconfirmed) {
-                self.confirming = Some(Schedule::new(CONFIRMING, now));
-                self.confirm(now, out);
-            }
-            self.hear(now, out);
-        }
-        if useful { taken } else { Err("WireGuard message that is not authentic") }
-    }
-
-    /// Cryptokey routing (WireGuard paper section 2): a peer may send from its own overlay address, and to ours, alone. What it has sent lies
-    /// in the room of `packets`.
-    fn take_in(&mut self, len: usize, here: Option<Ipv4Addr>, packets: &mut Packets) -> Result<(), &'static str> {
-        let packet = &mut packets.room(len)[..len];
-        if ipv4::source(packet) != Some(self.overlay) || ipv4::destination(packet) != here {
-            return Err("inner packet with addresses that are not its peer's");
-        }
-        if self.path.mtu() < MTU {
-            mss::clamp(packet, self.path.mtu());
-        }
-        self.traffic.rx_bytes += len as u64;
-        packets.keep(len);
-        Ok(())
-    }
-
     /// The largest inner packet that it can be sent.
     pub fn mtu(&self) -> u16 {
         self.path.mtu()
@@ -379,35 +331,6 @@ impl Peer {
     /// The system finds what we send to it too long.
     pub fn handle_too_long(&mut self, now: Instant) {
         self.path.handle_too_long(now);
-    }
-
-    /// Whether [`Self::send`] can do anything with a packet.
-    pub fn takes_packets(&self) -> bool {
-        match self.state {
-            State::Joining => self.waiting.len() < MOST_WAITING,
-            State::Up => self.path.selected().is_some(),
-            State::Gone | State::Left => false,
-        }
-    }
-
-    /// Sends an inner packet to a peer that is up. The first few wait for one that is joining.
-    pub fn send(&mut self, now: Instant, mut packet: SuperPacket<'_>, out: &mut Output) {
-        let Some(route) = self.path.selected().filter(|_| self.state == State::Up) else {
-            while let Some(segment) = packet.next_segment() {
-                self.waiting.push_back(segment.to_vec());
-            }
-            return;
-        };
-        self.path.handle_sent(now);
-        let (to, mtu) = (self.announcement.role, self.mtu());
-        while let Some(segment) = packet.next_segment() {
-            if mtu < MTU {
-                mss::clamp(segment, mtu);
-            }
-            self.traffic.tx_bytes += segment.len() as u64;
-            let most = Tunnel::sealed_len(segment.len());
-            out.batches.add(to, route, most, |buffer| self.tunnel.seal(segment, buffer));
-        }
     }
 
     /// Says something, and repeats it a few times, since nothing answers it.

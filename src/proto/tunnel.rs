@@ -66,6 +66,15 @@ pub fn is_wireguard(datagram: &[u8]) -> bool {
     datagram.len() >= OVERHEAD && (1..=4).contains(&datagram[0]) && datagram[1..4] == [0; 3]
 }
 
+/// The session that a transport message is for; `None` for every other datagram. What [`addressee`] tells, with less to be looked at.
+pub fn session(datagram: &[u8]) -> Option<u32> {
+    match datagram.first_chunk::<8>()? {
+        // 24 bits behind one that counts handshakes.
+        [4, 0, 0, 0, _, a, b, c] if datagram.len() >= OVERHEAD => Some(u32::from_le_bytes([*a, *b, *c, 0])),
+        _ => None,
+    }
+}
+
 /// Whether a WireGuard message begins a handshake.
 pub fn is_initiation(datagram: &[u8]) -> bool {
     datagram.first() == Some(&1)
@@ -271,6 +280,10 @@ mod tests {
         assert_eq!(addressee(&initiation, || secret_b.clone(), &public_b), Some(Addressee::Key(public_a)));
         let response = open(&mut b, &initiation).replies.remove(0);
         assert_eq!(addressee(&response, || secret_b.clone(), &public_b), Some(Addressee::Session(11)));
+        open(&mut a, &response);
+        let keepalive = a.keepalive().expect("a session");
+        assert_eq!(addressee(&keepalive, || secret_b.clone(), &public_b), session(&keepalive).map(Addressee::Session));
+        assert_eq!((session(&keepalive), session(&response)), (Some(22), None));
     }
 
     #[test]

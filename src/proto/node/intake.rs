@@ -1,11 +1,12 @@
 //! What comes in: whose a datagram is, and what follows from it. Whatever is not authentic is counted and dropped.
 
+use std::iter;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::super::ipv4;
 use super::super::nat::{Behaviour, Mapping};
-use super::super::peer::{Absence, Peer, State, Word};
+use super::super::peer::{Absence, Peer, Refused, State, Word};
 use super::super::probe;
 use super::super::registration;
 use super::super::relay;
@@ -30,6 +31,27 @@ impl Node {
             self.handle_registration(now, from, datagram);
         } else {
             self.handle_sealed(now, Route::Direct { socket, addr: from }, None, datagram);
+        }
+    }
+
+    /// As [`Self::handle_datagram`], of several that came together: those of one session are taken together.
+    pub fn handle_datagrams<'d>(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        from: SocketAddr,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+    ) {
+        let mut datagrams = datagrams.peekable();
+        while let Some(first) = datagrams.next() {
+            let Some(index) = tunnel::session(first) else {
+                self.handle_datagram(now, socket, from, first);
+                continue;
+            };
+            let same = |next: &&[u8]| tunnel::session(next) == Some(index);
+            let run = iter::once(first).chain(iter::from_fn(|| datagrams.next_if(same)));
+            let role = self.peers.by_session(index);
+            self.handle_messages(now, Route::Direct { socket, addr: from }, role, run);
         }
     }
 
@@ -152,12 +174,23 @@ impl Node {
             None => None,
         };
         let role = role.filter(|role| from.is_none_or(|from| from == *role));
-        let Some(peer) = role.and_then(|role| self.peers.get_mut(&role)) else {
-            return self.drop_one("WireGuard message of nobody we know");
-        };
+        self.handle_messages(now, route, role, iter::once(datagram));
+    }
+
+    /// Of one peer.
+    fn handle_messages<'d>(
+        &mut self,
+        now: Instant,
+        route: Route,
+        role: Option<Role>,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+    ) {
         let here = self.config.overlay.address(self.config.role);
-        if let Err(cause) = peer.handle_wireguard(now, route, datagram, here, &mut self.out) {
-            self.drop_one(cause);
-        }
+        let Some(peer) = role.and_then(|role| self.peers.get_mut(&role)) else {
+            return self.drop_many("WireGuard message of nobody we know", datagrams.count() as u64);
+        };
+        let Refused { forged, foreign } = peer.handle_wireguard(now, route, datagrams, here, &mut self.out);
+        self.drop_many("WireGuard message that is not authentic", forged);
+        self.drop_many("inner packet with addresses that are not its peer's", foreign);
     }
 }
