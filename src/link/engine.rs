@@ -1,4 +1,5 @@
-//! The thread that the driver runs on, with an event loop of its own: whatever else this process does, packets do not wait for it.
+//! The thread that the driver runs on, with an event loop and a priority of its own: whatever else this process and this machine do, packets
+//! do not wait for it.
 
 use std::io;
 use std::thread;
@@ -8,6 +9,9 @@ use tokio::sync::oneshot;
 
 use super::Link;
 use crate::exit::{Exit, Failure};
+
+/// Nine times the share of a program of the usual priority, which is used as far as there are packets alone.
+const NICE: i32 = -10;
 
 /// The event loop, which gets its thread with its driver.
 ///
@@ -32,6 +36,7 @@ impl Engine {
     pub fn run(self, link: Link, first: fn()) -> Result<oneshot::Receiver<()>, Failure> {
         let (ended, end) = oneshot::channel();
         let work = move || {
+            raise_priority();
             first();
             self.runtime().block_on(link.run());
             let _ = ended.send(());
@@ -50,6 +55,14 @@ impl Drop for Engine {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// A build has every core busy, and a packet would wait for its turn at each stop. Who may not do this has the usual priority.
+fn raise_priority() {
+    // Of Linux's threads each has its own, and `None` is the calling one (setpriority(2)).
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "packets have the usual priority");
     }
 }
 
