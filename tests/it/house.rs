@@ -313,7 +313,7 @@ fn sources(folder: &str) -> Vec<Source> {
 }
 
 fn rust() -> Vec<Source> {
-    ["src", "tests", "netns-tests", "fuzz"].into_iter().flat_map(sources).collect()
+    ["src", "tests", "benches", "netns-tests", "fuzz"].into_iter().flat_map(sources).collect()
 }
 
 /// Every text below `folder` that is ours: nothing that a tool has put there.
