@@ -12,8 +12,9 @@ use crate::proto::overlay::{MTU, Prefix};
 use crate::proto::packets::Packets;
 use crate::proto::super_packet::{Malformed, SuperPacket};
 
-/// Packets the kernel may queue towards us; the default of 500 drops in bursts of a fast sender.
-const QUEUE: u32 = 5000;
+/// Packets the kernel may queue towards us, of 64 KiB each when much is sent: enough for the windows of many connections, and no more, as each waits its
+/// turn here.
+const QUEUE: u32 = 1000;
 
 /// IFNAMSIZ of the kernel, without the zero at the end.
 const LONGEST_NAME: usize = 15;
