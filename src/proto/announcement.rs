@@ -38,7 +38,7 @@ pub const LIFETIME: Duration = Duration::from_secs(6 * 3600);
 const CLOCK_SKEW: Duration = Duration::from_secs(30 * 60);
 
 /// The protocol that this build speaks. A peer with no version in common is refused by name.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// Random for each process: tells a restarted peer from the one before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

