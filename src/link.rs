@@ -17,6 +17,7 @@ pub mod stack;
 pub mod tun;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ use crate::proto::packets::Packets;
 use crate::proto::peer::PeerView;
 use crate::proto::probe::Farewell;
 use crate::proto::route::SocketId;
-use crate::proto::transmit::Event;
+use crate::proto::transmit::{Event, Transmit};
 
 /// Reads from one side before the other has its turn, each of which may be 64 KiB: enough to amortise a wake-up, few enough to stay fair.
 const TURN: usize = 8;
@@ -118,7 +119,9 @@ pub struct Link {
     errors: u32,
     /// Whether it was told that batches are refused.
     one_by_one: bool,
-    /// What the sockets did not take yet, in its order.
+    /// A datagram that a socket did not take yet.
+    waiting: Option<Transmit>,
+    /// Bulk that the sockets did not take yet, in its order.
     stalled: VecDeque<Bulk>,
     /// Filled by the node and emptied by the device, in turn.
     inner: Packets,
@@ -130,7 +133,19 @@ impl Link {
         let (sender, commands) = mpsc::unbounded_channel();
         let (lost, stalled, inner) = (BTreeMap::new(), VecDeque::new(), Packets::default());
         (
-            Self { node, sockets, tun, commands, events, lost, errors: 0, one_by_one: false, stalled, inner },
+            Self {
+                node,
+                sockets,
+                tun,
+                commands,
+                events,
+                lost,
+                errors: 0,
+                one_by_one: false,
+                waiting: None,
+                stalled,
+                inner,
+            },
             Handle { commands: sender },
         )
     }
@@ -145,7 +160,7 @@ impl Link {
                 return;
             }
             let wake = self.node.poll_timeout();
-            let stalled = self.stalled.front().map(|bulk| bulk.socket);
+            let full = self.full();
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -157,10 +172,16 @@ impl Link {
                     self.receive(ready, &mut buffer);
                     self.read_tun(Ok(()), &mut buffer);
                 }
-                () = writable(&self.sockets, stalled) => {}
-                ready = self.tun.readable(), if stalled.is_none() && self.errors < MOST_ERRORS => self.read_tun(ready, &mut buffer),
+                () = writable(&self.sockets, full) => {}
+                ready = self.tun.readable(), if full.is_none() && self.errors < MOST_ERRORS => self.read_tun(ready, &mut buffer),
             }
         }
+    }
+
+    /// The socket that something waits for.
+    fn full(&self) -> Option<SocketId> {
+        let waiting = self.waiting.as_ref().map(|transmit| transmit.socket);
+        waiting.or_else(|| self.stalled.front().map(|bulk| bulk.socket))
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -212,7 +233,7 @@ impl Link {
         }
         let now = clock::now();
         for _ in 0..TURN {
-            if !self.stalled.is_empty() || self.errors >= MOST_ERRORS {
+            if self.full().is_some() || self.errors >= MOST_ERRORS {
                 return;
             }
             match self.tun.try_read(buffer) {
@@ -236,9 +257,15 @@ impl Link {
 
     /// Puts out what the node has, datagrams first: an announcement promises that its opening datagrams have left.
     fn drain(&mut self) {
-        while let Some(transmit) = self.node.poll_transmit() {
-            if self.sockets.send(&transmit).is_err() {
-                self.lose("datagram the system would not send", 1);
+        while let Some(transmit) = self.waiting.take().or_else(|| self.node.poll_transmit()) {
+            match self.sockets.send(&transmit) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // The next in line when the socket takes more, before any bulk; those after it stay in the node.
+                    self.waiting = Some(transmit);
+                    break;
+                }
+                Err(_) => self.lose("datagram the system would not send", 1),
             }
         }
         self.send_bulk();
@@ -301,6 +328,7 @@ impl Link {
     /// Any port: that of the old socket is what the NATs on the way have wrong ideas of. Without a fresh one the old one goes on.
     fn rebind(&mut self) {
         // Nobody has let the fresh socket in.
+        self.waiting = None;
         self.stalled.clear();
         if let Err(error) = self.sockets.rebind() {
             tracing::warn!(%error, "no fresh socket, going on with the old one");
@@ -317,8 +345,8 @@ impl Link {
 }
 
 /// Whether the socket that something waits for takes more; never, where nothing waits.
-async fn writable(sockets: &Sockets, stalled: Option<SocketId>) {
-    match stalled {
+async fn writable(sockets: &Sockets, full: Option<SocketId>) {
+    match full {
         // One that fails is tried again, which tells why.
         Some(id) => drop(sockets.writable(id).await),
         None => std::future::pending().await,

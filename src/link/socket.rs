@@ -130,8 +130,13 @@ impl Socket {
             (Some(ttl), true) => Some(ControlMessage::Ipv4Ttl(ttl)),
             (Some(ttl), false) => Some(ControlMessage::Ipv6HopLimit(ttl)),
         };
-        sendmsg(self.socket.as_raw_fd(), &data, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to))?;
-        Ok(())
+        let sent = sendmsg(self.socket.as_raw_fd(), &data, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to));
+        if sent == Err(Errno::EAGAIN) {
+            // Or `writable` would not wait: the event loop learns of a full socket from what it did itself.
+            let full = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = self.socket.try_io(Interest::WRITABLE, full);
+        }
+        Ok(sent.map(drop)?)
     }
 
     /// Sends all datagrams with one call, which the kernel or the network card cuts again (`UDP_SEGMENT`, udp(7)).

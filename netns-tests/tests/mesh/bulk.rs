@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use netns_tests::lab::{Nat, Runner, wait_until};
-use netns_tests::stage::{Process, Stage};
+use netns_tests::stage::{Process, Stage, binary};
+use serde_json::Value;
 
 use crate::common::{SOON, assert_ends, transfer};
 
@@ -22,7 +23,7 @@ struct Pair {
     aux: Process,
     home: Runner,
     away: Runner,
-    _stage: Stage,
+    stage: Stage,
 }
 
 /// Both are up.
@@ -32,10 +33,42 @@ fn pair(name: &str) -> Pair {
     let primary = stage.mesh(&home, &["primary", "--aux", "1", "--offload", "none"]).unwrap();
     let aux = stage.mesh(&away, &["aux", "--index", "0"]).unwrap();
     primary.wait_for("mesh is up: 1 of 1", SOON).unwrap();
-    Pair { primary, aux, home, away, _stage: stage }
+    Pair { primary, aux, home, away, stage }
 }
 
 impl Pair {
+    /// Each as it was sent, and in its order.
+    #[track_caller]
+    fn assert_datagrams_come(&self, sent: &[Vec<u8>]) {
+        let receiver = self.away.enter(|| UdpSocket::bind((AUX, 0))).unwrap().unwrap();
+        receiver.set_read_timeout(Some(SOON)).unwrap();
+        let sender = self.home.enter(|| UdpSocket::bind((PRIMARY, 0))).unwrap().unwrap();
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| sent.iter().for_each(|datagram| assert_eq!(sender.send(datagram).unwrap(), datagram.len())));
+            let mut buffer = [0; 2000];
+            for datagram in sent {
+                let len = receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {}", self.dropped()));
+                assert!(
+                    buffer[..len] == datagram[..],
+                    "{:?} and not {:?}: {}",
+                    &buffer[..2],
+                    &datagram[..2],
+                    self.dropped()
+                );
+            }
+        });
+    }
+
+    /// What the primary has dropped, by cause.
+    fn dropped(&self) -> String {
+        let mut status = self.home.command(binary().unwrap());
+        let said =
+            status.args(["status", "--json"]).env("MESH_CONTROL", self.stage.control(&self.home)).output().unwrap();
+        let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+        said["dropped"].to_string()
+    }
+
     #[track_caller]
     fn assert_comes_whole(&self, bytes: usize) {
         assert_eq!(transfer(&self.home, &self.away, &AUX.to_string(), bytes), bytes, "{}", self.primary.output());
@@ -61,24 +94,22 @@ fn much_at_once_comes_whole_in_both_directions() {
 #[test]
 fn datagrams_keep_their_bounds_and_their_order() {
     let pair = pair("datagrams");
-    let receiver = pair.away.enter(|| UdpSocket::bind((AUX, 0))).unwrap().unwrap();
-    receiver.set_read_timeout(Some(SOON)).unwrap();
-    let sender = pair.home.enter(|| UdpSocket::bind((PRIMARY, 0))).unwrap().unwrap();
-    sender.connect(receiver.local_addr().unwrap()).unwrap();
     // Few enough for the buffer of the receiver's socket, and of every length that is treated in another way.
     let sent: Vec<Vec<u8>> = (0..60u8).map(|at| vec![at; [1392, 1392, 700, 1, 1392, 0][usize::from(at) % 6]]).collect();
-    for datagram in &sent {
-        assert_eq!(sender.send(datagram).unwrap(), datagram.len());
-    }
-    let mut buffer = [0; 2000];
-    let got: Vec<Vec<u8>> = sent
-        .iter()
-        .map(|_| {
-            let len = receiver.recv(&mut buffer).unwrap();
-            buffer[..len].to_vec()
-        })
-        .collect();
-    assert_eq!(got, sent);
+    pair.assert_datagrams_come(&sent);
+}
+
+#[test]
+fn a_slow_way_out_holds_packets_back_and_loses_none() {
+    let pair = pair("slow");
+    // More than the socket's buffer fits into its queue, so it is the socket that is full.
+    let slow = ["qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "40mbit", "burst", "16kb", "latency", "4s"];
+    pair.home.netns().run("tc", &slow, "").unwrap();
+    // Three times what the socket's buffer takes, and less than the device's queue.
+    let sent: Vec<Vec<u8>> = (0..900u16).map(|at| at.to_be_bytes().repeat(696)).collect();
+    pair.assert_datagrams_come(&sent);
+    let said = pair.primary.output();
+    assert!(!said.contains("does not answer") && !said.contains("M50"), "{said}");
 }
 
 #[test]
