@@ -104,8 +104,8 @@ impl Sockets {
             }
         }
         let (lost, too_long) = socket.send_one_by_one(bulk.to, &bulk.batch);
-        // Where they pass alone, it is the putting together that is refused.
-        self.segments &= lost == bulk.batch.len();
+        // Where they pass alone, it is the putting together that is refused; of those that are too long the last may be short enough.
+        self.segments &= too_long > 0 || lost == bulk.batch.len();
         match (lost, too_long) {
             (0, _) => Sent::All,
             (_, 0) => Sent::Lost(lost),

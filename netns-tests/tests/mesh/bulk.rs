@@ -139,6 +139,7 @@ fn an_interface_that_becomes_narrow_is_noticed_and_a_connection_that_stands_goes
     writer.join().unwrap().unwrap();
     assert_eq!(received.len(), MUCH);
     pair.primary.wait_for("M402", SOON).unwrap();
+    assert!(!pair.primary.output().contains("M602"), "batches are not what is refused: {}", pair.primary.output());
 }
 
 #[test]
