@@ -34,9 +34,10 @@ function serve() {
 }
 
 function serveNow() {
+  // As mesh itself: who reaches its control socket may also signal it.
+  process.on('SIGTERM', () => behave !== 'stubborn' && release('SIGTERM'));
   const server = net.createServer((socket) => socket.on('data', (data) => answer(String(data), socket)));
   server.listen(control, () => own(control));
-  process.on('SIGTERM', () => behave !== 'stubborn' && release('SIGTERM'));
 }
 
 // What a daemon of root's makes belongs to the user who called sudo.
