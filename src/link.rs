@@ -24,6 +24,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::link::device::{Device, Read};
+use crate::link::socket::Room;
 use crate::link::sockets::{Sent, Sockets};
 use crate::proto::announcement::Announcement;
 use crate::proto::batch::Bulk;
@@ -123,6 +124,8 @@ pub struct Link {
     waiting: Option<Transmit>,
     /// Bulk that the sockets did not take yet, in its order.
     stalled: VecDeque<Bulk>,
+    /// Tells when the socket that something waits for takes more.
+    room: Option<(SocketId, Room)>,
     /// Filled by the node and emptied by the device, in turn.
     inner: Packets,
 }
@@ -144,6 +147,7 @@ impl Link {
                 one_by_one: false,
                 waiting: None,
                 stalled,
+                room: None,
                 inner,
             },
             Handle { commands: sender },
@@ -160,7 +164,8 @@ impl Link {
                 return;
             }
             let wake = self.node.poll_timeout();
-            let full = self.full();
+            self.watch_for_room();
+            let full = self.full().is_some();
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -172,8 +177,8 @@ impl Link {
                     self.receive(ready, &mut buffer);
                     self.read_tun(Ok(()), &mut buffer);
                 }
-                () = writable(&self.sockets, full) => {}
-                ready = self.tun.readable(), if full.is_none() && self.errors < MOST_ERRORS => self.read_tun(ready, &mut buffer),
+                () = made(self.room.as_ref()) => {}
+                ready = self.tun.readable(), if !full && self.errors < MOST_ERRORS => self.read_tun(ready, &mut buffer),
             }
         }
     }
@@ -182,6 +187,14 @@ impl Link {
     fn full(&self) -> Option<SocketId> {
         let waiting = self.waiting.as_ref().map(|transmit| transmit.socket);
         waiting.or_else(|| self.stalled.front().map(|bulk| bulk.socket))
+    }
+
+    /// Where the system has no watch for us, it is tried again at the next turn.
+    fn watch_for_room(&mut self) {
+        let full = self.full();
+        if self.room.as_ref().map(|(id, _)| *id) != full {
+            self.room = full.and_then(|id| Some((id, self.sockets.room(id).ok()?)));
+        }
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -330,6 +343,7 @@ impl Link {
         // Nobody has let the fresh socket in.
         self.waiting = None;
         self.stalled.clear();
+        self.room = None;
         if let Err(error) = self.sockets.rebind() {
             tracing::warn!(%error, "no fresh socket, going on with the old one");
         }
@@ -344,11 +358,11 @@ impl Link {
     }
 }
 
-/// Whether the socket that something waits for takes more; never, where nothing waits.
-async fn writable(sockets: &Sockets, full: Option<SocketId>) {
-    match full {
-        // One that fails is tried again, which tells why.
-        Some(id) => drop(sockets.writable(id).await),
+/// Until there is room; never, where nothing waits for any.
+async fn made(room: Option<&(SocketId, Room)>) {
+    match room {
+        // A socket that fails is tried again, which tells why.
+        Some((_, room)) => drop(room.made().await),
         None => std::future::pending().await,
     }
 }

@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::{RcvBufForce, UdpGroSegment};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt};
 use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use crate::exit::{Exit, Failure};
 use crate::proto::batch::Batch;
@@ -25,12 +25,27 @@ const RECEIVE_BUFFER: usize = 7 << 20;
 const SEND_BUFFER: usize = 2 << 20;
 
 /// The socket.
+///
+/// The event loop watches it for datagrams alone. Were it watched for room as well, each datagram that has left would wake us: the kernel
+/// tells of every buffer that it frees.
 #[derive(Debug)]
 pub struct Socket {
-    socket: UdpSocket,
+    socket: AsyncFd<socket2::Socket>,
     port: u16,
     /// Room for what the kernel says beside the data.
     control: Vec<u8>,
+}
+
+/// Watches a full socket until it takes more.
+#[derive(Debug)]
+pub struct Room(AsyncFd<socket2::Socket>);
+
+impl Room {
+    /// Waits until something can be sent, since the last time that it was waited for.
+    pub async fn made(&self) -> io::Result<()> {
+        self.0.writable().await?.clear_ready();
+        Ok(())
+    }
 }
 
 /// What came in at once: datagrams of one sender, all of one length but for the last (`UDP_GRO` of Linux).
@@ -84,8 +99,8 @@ impl Socket {
         if setsockopt(&socket, UdpGroSegment, &true).is_err() {
             tracing::debug!("the kernel does not put received datagrams together");
         }
-        let socket = UdpSocket::from_std(socket.into())?;
-        let port = socket.local_addr()?.port();
+        let port = socket.local_addr()?.as_socket().map_or(0, |addr| addr.port());
+        let socket = watch(socket, Interest::READABLE)?;
         Ok(Self { socket, port, control: nix::cmsg_space!(i32) })
     }
 
@@ -96,23 +111,23 @@ impl Socket {
 
     /// Waits until a datagram can be read.
     pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+        self.socket.readable().await.map(drop)
     }
 
     /// Whether a datagram can be read; wakes `context` when that changes.
     pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_recv_ready(context)
+        self.socket.poll_read_ready(context).map_ok(drop)
     }
 
-    /// Waits until something can be sent.
-    pub async fn writable(&self) -> io::Result<()> {
-        self.socket.writable().await
+    /// For a socket that has just been full.
+    pub fn room(&self) -> io::Result<Room> {
+        watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE).map(Room)
     }
 
     /// What is there; `None` when there is nothing. Beyond the buffer all is lost.
     pub fn try_receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let Self { socket, control, .. } = self;
-        let received = socket.try_io(Interest::READABLE, || receive(socket.as_raw_fd(), buffer, control));
+        let received = socket.try_io(Interest::READABLE, |socket| receive(socket.as_raw_fd(), buffer, control));
         match received {
             Ok(received) => Ok(Some(received)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -120,8 +135,7 @@ impl Socket {
         }
     }
 
-    /// Sends now or not at all. A TTL goes with this datagram alone (ip(7), IP_TTL as ancillary data). The system is asked without waiting for
-    /// word that the socket is writable: for one that has just been bound that comes too late.
+    /// Sends now or not at all. A TTL goes with this datagram alone (ip(7), IP_TTL as ancillary data).
     pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
         let (data, to) = ([IoSlice::new(&transmit.bytes)], SockaddrStorage::from(transmit.to));
         let ttl = transmit.ttl.map(i32::from);
@@ -130,13 +144,8 @@ impl Socket {
             (Some(ttl), true) => Some(ControlMessage::Ipv4Ttl(ttl)),
             (Some(ttl), false) => Some(ControlMessage::Ipv6HopLimit(ttl)),
         };
-        let sent = sendmsg(self.socket.as_raw_fd(), &data, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to));
-        if sent == Err(Errno::EAGAIN) {
-            // Or `writable` would not wait: the event loop learns of a full socket from what it did itself.
-            let full = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-            let _ = self.socket.try_io(Interest::WRITABLE, full);
-        }
-        Ok(sent.map(drop)?)
+        sendmsg(self.socket.as_raw_fd(), &data, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        Ok(())
     }
 
     /// Sends all datagrams with one call, which the kernel or the network card cuts again (`UDP_SEGMENT`, udp(7)).
@@ -145,8 +154,8 @@ impl Socket {
         let (data, to) = ([IoSlice::new(batch.bytes())], SockaddrStorage::from(to));
         let control = [ControlMessage::UdpGsoSegments(&size)];
         let control = if batch.len() > 1 { &control[..] } else { &[] };
-        let send = || Ok(sendmsg(self.socket.as_raw_fd(), &data, control, MsgFlags::MSG_DONTWAIT, Some(&to))?);
-        self.socket.try_io(Interest::WRITABLE, send).map(drop)
+        sendmsg(self.socket.as_raw_fd(), &data, control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+        Ok(())
     }
 
     /// As [`Self::send_batch`], with a call for each; tells how many the system did not take, and how many of those were too long for it.
@@ -159,6 +168,12 @@ impl Socket {
         let errors: Vec<Errno> = batch.datagrams().filter_map(send).collect();
         (errors.len(), errors.iter().filter(|error| **error == Errno::EMSGSIZE).count())
     }
+}
+
+#[expect(unsafe_code, reason = "the event loop cannot know that a descriptor stays what it is")]
+fn watch(socket: socket2::Socket, interest: Interest) -> io::Result<AsyncFd<socket2::Socket>> {
+    // SAFETY: a `socket2::Socket` owns one descriptor from its making to its end, which is after the watch's.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
 }
 
 fn receive(socket: RawFd, buffer: &mut [u8], control: &mut [u8]) -> io::Result<Received> {

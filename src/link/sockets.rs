@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use crate::exit::Failure;
 use crate::link::interfaces;
-use crate::link::socket::{Received, Socket};
+use crate::link::socket::{Received, Room, Socket};
 use crate::proto::batch::Bulk;
 use crate::proto::route::SocketId;
 use crate::proto::transmit::Transmit;
@@ -87,9 +87,9 @@ impl Sockets {
         self.get(id).ok_or_else(none)?.send(transmit)
     }
 
-    /// Waits until `id` takes more.
-    pub async fn writable(&self, id: SocketId) -> io::Result<()> {
-        self.get(id).ok_or_else(none)?.writable().await
+    /// What tells when `id`, which has just been full, takes more.
+    pub fn room(&self, id: SocketId) -> io::Result<Room> {
+        self.get(id).ok_or_else(none)?.room()
     }
 
     /// Sends a batch now; [`Sent::Later`] where the socket is full.
@@ -104,8 +104,7 @@ impl Sockets {
             }
         }
         let (lost, too_long) = socket.send_one_by_one(bulk.to, &bulk.batch);
-        // Where they pass alone, it is the putting together that is refused; of those that are too long the last may be short enough.
-        self.segments &= too_long > 0 || lost == bulk.batch.len();
+        self.segments &= !tells_of_batches(bulk.batch.len(), lost, too_long);
         match (lost, too_long) {
             (0, _) => Sent::All,
             (_, 0) => Sent::Lost(lost),
@@ -140,6 +139,12 @@ fn none() -> io::Error {
     io::Error::new(io::ErrorKind::AddrNotAvailable, "this machine has no such socket")
 }
 
+/// Whether it is the putting together that was refused: some of `len` have passed alone, and not because they are shorter than those that
+/// are too long.
+fn tells_of_batches(len: usize, lost: usize, too_long: usize) -> bool {
+    lost < len && too_long == 0
+}
+
 /// Whether a batch may have been refused because it is one: a network card that cannot make checksums (EIO), a kernel or a path that does
 /// not take such segments.
 fn is_refusal(error: &io::Error) -> bool {
@@ -170,16 +175,6 @@ mod tests {
         Bulk { socket: SocketId::MAIN, to, batch: batches.pop().expect("one batch") }
     }
 
-    /// Until it has left: a socket is writable only when the event loop has said so.
-    async fn send(sockets: &mut Sockets, bulk: &Bulk) -> Sent {
-        loop {
-            match sockets.send_bulk(bulk) {
-                Sent::Later => sockets.writable(SocketId::MAIN).await.expect("a socket"),
-                sent => return sent,
-            }
-        }
-    }
-
     fn received(receiver: &UdpSocket) -> Vec<Vec<u8>> {
         receiver.set_read_timeout(Some(Duration::from_secs(5))).expect("a deadline");
         let mut buffer = [0; 100];
@@ -192,7 +187,7 @@ mod tests {
         let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let mut sockets = Sockets::bind(0).expect("a free port");
         let bulk = bulk(receiver.local_addr().expect("bound"));
-        assert_eq!(send(&mut sockets, &bulk).await, Sent::All);
+        assert_eq!(sockets.send_bulk(&bulk), Sent::All);
         assert_eq!(received(&receiver), SENT);
         assert!(sockets.segments());
     }
@@ -204,17 +199,24 @@ mod tests {
         sockets.main.refuse_batches();
         let bulk = bulk(receiver.local_addr().expect("bound"));
         for _ in 0..2 {
-            assert_eq!(send(&mut sockets, &bulk).await, Sent::All);
+            assert_eq!(sockets.send_bulk(&bulk), Sent::All);
             assert_eq!(received(&receiver), SENT);
             assert!(!sockets.segments());
         }
+    }
+
+    #[test]
+    fn a_refused_batch_tells_of_batches_only_where_its_datagrams_pass_alone() {
+        assert!(tells_of_batches(4, 0, 0) && tells_of_batches(4, 1, 0));
+        assert!(!tells_of_batches(4, 4, 0), "nothing passes");
+        assert!(!tells_of_batches(4, 3, 3), "the last one is shorter");
     }
 
     #[tokio::test]
     async fn what_comes_at_once_is_read_datagram_by_datagram() {
         let (mut one, mut other) = (Sockets::bind(0).expect("a free port"), Sockets::bind(0).expect("a free port"));
         let to = SocketAddr::from(([127, 0, 0, 1], other.main.port()));
-        assert_eq!(send(&mut one, &bulk(to)).await, Sent::All);
+        assert_eq!(one.send_bulk(&bulk(to)), Sent::All);
         let (mut buffer, mut got) = (vec![0; 1 << 16], vec![]);
         while got.len() < SENT.len() {
             let id = other.readable().await.expect("a socket");
