@@ -112,6 +112,53 @@ fn a_slow_way_out_holds_packets_back_and_loses_none() {
     assert!(!said.contains("does not answer") && !said.contains("M50"), "{said}");
 }
 
+/// Likewise, with calls of the primary's that fail as strace's `inject=` has it.
+fn faulty_pair(name: &str, faults: &[&str]) -> Pair {
+    let stage = Stage::new(name).unwrap();
+    let [home, away] = ["home", "away"].map(|name| stage.runner(name, Nat::Masq).unwrap());
+    let mut strace = vec!["strace", "-f", "--quiet=all", "-o", "/dev/null", "-e", "trace=sendmsg,read"];
+    strace.extend(faults.iter().flat_map(|fault| ["-e", fault]));
+    let primary = stage.mesh_under(&home, &strace, &["primary", "--aux", "1", "--offload", "none"], &[]).unwrap();
+    let aux = stage.mesh(&away, &["aux", "--index", "0"]).unwrap();
+    primary.wait_for("mesh is up: 1 of 1", SOON).unwrap();
+    Pair { primary, aux, home, away, stage }
+}
+
+#[test]
+fn a_system_without_memory_and_a_device_that_fails_cost_packets_and_nothing_else() {
+    let pair = faulty_pair("faults", &["inject=sendmsg:error=ENOBUFS:when=100+9", "inject=read:error=EIO:when=100+9"]);
+    pair.assert_comes_whole(MUCH / 4);
+    for cause in ["datagram the system would not send", "TUN device read error"] {
+        assert!(pair.dropped().contains(cause), "{}", pair.dropped());
+    }
+    for process in [&pair.primary, &pair.aux] {
+        assert!(!process.output().contains("M60"), "{}", process.output());
+    }
+}
+
+#[test]
+fn a_full_socket_loses_nothing_that_holds_the_mesh_together() {
+    let pair = faulty_pair("full", &["inject=sendmsg:error=EAGAIN:when=2+3"]);
+    pair.assert_comes_whole(MUCH / 4);
+    assert!(!pair.dropped().contains("datagram"), "{}", pair.dropped());
+}
+
+#[test]
+fn a_device_whose_queue_is_full_while_nobody_reads_it_carries_again() {
+    let pair = pair("queue");
+    pair.primary.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let sender = pair.home.enter(|| UdpSocket::bind((PRIMARY, 0))).unwrap().unwrap();
+    for _ in 0..5000 {
+        // The kernel tells nobody of what it drops, and a full queue may be told as ENOBUFS.
+        let _ = sender.send_to(&[0; 1392], (AUX, 9));
+    }
+    let link = pair.home.netns().run("ip", &["-json", "-s", "link", "show", "dev", "mesh0"], "").unwrap();
+    let link: Value = serde_json::from_str(&link).unwrap();
+    assert!(link[0]["stats64"]["tx"]["dropped"].as_u64().unwrap() > 0, "it is full: {link}");
+    pair.primary.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
+    pair.assert_comes_whole(MUCH);
+}
+
 #[test]
 fn a_device_that_goes_down_carries_again_when_it_is_up() {
     let pair = pair("down");
