@@ -52,6 +52,8 @@ pub struct PathAgent {
     /// Those among them through whom the peer was heard.
     heard_through: BTreeSet<Relay>,
     relaying: Schedule,
+    /// Whether relays are asked.
+    asking: bool,
     searching: bool,
     pairs: BTreeMap<Route, Pair>,
     selected: Option<Route>,
@@ -71,6 +73,7 @@ impl PathAgent {
             relays: BTreeSet::new(),
             heard_through: BTreeSet::new(),
             relaying: Schedule::new(RELAYING, now),
+            asking: true,
             searching: true,
             pairs: BTreeMap::new(),
             selected: None,
@@ -99,12 +102,17 @@ impl PathAgent {
 
     /// Whether a direct route carries data and answers.
     pub fn is_direct(&self) -> bool {
-        self.selected.is_some_and(|route| route.is_direct()) && !self.is_doubtful()
+        self.selected.is_some_and(|route| route.is_direct()) && !self.current().is_some_and(Pair::is_doubtful)
+    }
+
+    /// Whether there is a direct route that may come back, though a relay may carry the data for now.
+    pub fn holds_direct(&self) -> bool {
+        self.pairs.iter().any(|(route, pair)| route.is_direct() && !pair.is_suspect())
     }
 
     /// Whether the selected route has left a ping unanswered until the next one.
-    pub fn is_doubtful(&self) -> bool {
-        self.current().is_some_and(Pair::is_doubtful)
+    pub fn is_uneasy(&self) -> bool {
+        self.current().is_some_and(Pair::is_uneasy)
     }
 
     /// Whether the selected route has left several pings unanswered, and there is no other.
@@ -217,8 +225,11 @@ impl PathAgent {
     pub fn handle_sent(&mut self, now: Instant) {
         let quiet = self.last_data.is_none_or(|at| now - at > LIVELY_FOR);
         self.last_data = Some(now);
-        if let Some(pair) = self.selected.and_then(|route| self.pairs.get_mut(&route)).filter(|_| quiet) {
-            pair.hasten(now, LIVELY);
+        if let Some(pair) = self.selected.and_then(|route| self.pairs.get_mut(&route)) {
+            pair.handle_sent(now);
+            if quiet {
+                pair.hasten(now, LIVELY);
+            }
         }
     }
 
@@ -231,8 +242,9 @@ impl PathAgent {
         }
         self.choose(now);
         self.search(now, may_probe);
+        self.ask_relays(now);
         if let Some(route) = self.selected
-            && let Some(length) = self.mtu.take(now, !self.is_doubtful())
+            && let Some(length) = self.mtu.take(now, !self.is_uneasy())
         {
             self.due.push(Ping::padded(route, length));
         }
@@ -249,7 +261,7 @@ impl PathAgent {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let pairs = self.pairs.values().map(Pair::next);
         let search = self.searching.then(|| self.approach.poll_timeout()).flatten();
-        let relaying = (self.searching && !self.relays.is_empty()).then(|| self.relaying.next()).flatten();
+        let relaying = (self.asking && !self.relays.is_empty()).then(|| self.relaying.next()).flatten();
         let mtu = self.selected.and_then(|_| self.mtu.poll_timeout());
         let compared = self.comparing_since.map(|at| at + COMPARING);
         pairs.chain(search).chain(relaying).chain(mtu).chain(compared).min()
@@ -269,7 +281,7 @@ impl PathAgent {
         self.choose(now);
     }
 
-    /// Opens, punches and asks relays, unless a direct route has nothing to be desired.
+    /// Opens and punches, unless a direct route has nothing to be desired.
     fn search(&mut self, now: Instant, may_probe: bool) {
         if self.comparing_since.is_some_and(|since| since + COMPARING <= now) {
             self.comparing_since = None;
@@ -278,14 +290,21 @@ impl PathAgent {
         let wanted = !self.is_direct();
         if wanted && !std::mem::replace(&mut self.searching, wanted) {
             self.approach.restart(now);
-            self.relaying = Schedule::new(RELAYING, now);
         }
         self.searching = wanted;
-        if !wanted {
-            return;
+        if wanted {
+            self.due.extend(self.approach.take(now, may_probe));
         }
-        self.due.extend(self.approach.take(now, may_probe));
-        if !self.relays.is_empty() && self.relaying.take(now) {
+    }
+
+    /// So that one is ready to carry the data if the route that does stays silent.
+    fn ask_relays(&mut self, now: Instant) {
+        let wanted = !self.is_direct() || self.is_uneasy();
+        if wanted && !std::mem::replace(&mut self.asking, wanted) {
+            self.relaying = Schedule::new(RELAYING, now);
+        }
+        self.asking = wanted;
+        if wanted && !self.relays.is_empty() && self.relaying.take(now) {
             let others =
                 self.relays.iter().map(|relay| Route::Relayed(*relay)).filter(|route| !self.pairs.contains_key(route));
             self.due.extend(others.map(|route| Ping::new(route, Reach::Full)));
@@ -296,11 +315,14 @@ impl PathAgent {
     /// nothing better answers.
     fn choose(&mut self, now: Instant) {
         let answering = self.pairs.iter().filter(|(_, pair)| !pair.is_suspect());
-        let rank = |(route, pair): &(&Route, &Pair)| (route.tier(), pair.rtt().unwrap_or(Duration::MAX));
+        let rank =
+            |(route, pair): &(&Route, &Pair)| (pair.is_silent(), route.tier(), pair.rtt().unwrap_or(Duration::MAX));
         let Some((best, pair)) = answering.min_by_key(rank).map(|(route, pair)| (*route, pair)) else { return };
         let better = match self.selected.and_then(|route| Some((route, self.pairs.get(&route)?))) {
             None => true,
             Some((_, current)) if current.is_suspect() => true,
+            Some(_) if pair.is_silent() => false,
+            Some((_, current)) if current.is_silent() => true,
             Some((route, current)) => {
                 best.tier() < route.tier() || best.tier() == route.tier() && pair.is_much_faster_than(current)
             }

@@ -281,8 +281,8 @@ impl Peer {
     }
 
     /// Whether it counts as up and has left a ping unanswered.
-    pub fn is_doubtful(&self) -> bool {
-        self.state == State::Up && self.path.is_doubtful()
+    pub fn is_uneasy(&self) -> bool {
+        self.state == State::Up && self.path.is_uneasy()
     }
 
     /// Whether it is about to probe many ports of its NAT.
@@ -292,8 +292,7 @@ impl Peer {
 
     /// Whether there was a direct route, and it does not answer any more.
     pub fn has_lost_direct(&self) -> bool {
-        let lost = !self.path.selected().is_some_and(|route| route.is_direct()) || self.path.is_suspect();
-        self.was_direct && lost && self.state != State::Left
+        self.was_direct && !self.path.holds_direct() && self.state != State::Left
     }
 
     /// Whether there is no direct route yet, though there should be.

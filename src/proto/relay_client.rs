@@ -18,7 +18,7 @@ const ASKING: Ladder = Ladder { front_ms: &[0, 100, 300, 700, 1500, 3000], every
 const HOLD: Duration = Duration::from_secs(10);
 
 /// The least time between two of them.
-const HASTE: Duration = Duration::from_secs(2);
+const HASTE: Duration = Duration::from_millis(400);
 
 /// So many questions without an answer, and we are not registered any more.
 const PATIENCE: usize = 4;

@@ -74,6 +74,35 @@ fn a_mapping_that_moves_is_noticed_within_six_seconds_relayed_within_one_more_an
 }
 
 #[test]
+fn data_that_flows_stands_still_for_a_second_when_a_mapping_moves_and_there_is_a_relay() {
+    for (moved, seed) in [&[0][..], &[1], &[0, 1]].into_iter().flat_map(|moved| (0..10).map(move |seed| (moved, seed)))
+    {
+        let mut net = Internet::new(seed, Weather::default());
+        net.add_relay();
+        let hosts = [net.host(Role::Primary, AZURE), net.host(Role::Aux(0), AZURE)];
+        assert!(net.run_until(FORMING, Internet::all_up));
+        // Packets both ways, twenty times a second: whether those of the last twentieth have come.
+        let flows = |net: &mut Internet| {
+            hosts.iter().for_each(|host| net.hosts[*host].inner.clear());
+            talk(net, hosts[0], hosts[1]);
+            talk(net, hosts[1], hosts[0]);
+            net.run_for(Duration::from_millis(50));
+            hosts.iter().all(|host| !net.hosts[*host].inner.is_empty())
+        };
+        let before = net.now + Duration::from_secs(8) + Duration::from_millis(170 * seed);
+        while net.now < before {
+            flows(&mut net);
+        }
+        moved.iter().for_each(|host| net.nat(hosts[*host]).rebind());
+        let start = net.now;
+        while !flows(&mut net) {
+            assert!(net.now - start < Duration::from_millis(1100), "{moved:?} seed {seed}: {}", story(&net));
+        }
+        assert_eq!(net.violations, [""; 0]);
+    }
+}
+
+#[test]
 fn where_stun_does_not_answer_the_relay_tells_us_our_address() {
     let mut net = Internet::new(9, Weather::default());
     net.add_relay();

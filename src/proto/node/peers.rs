@@ -21,7 +21,7 @@ pub(super) struct Peers {
     due: BTreeSet<(Instant, Role)>,
     due_at: BTreeMap<Role, Instant>,
     probing: BTreeSet<Role>,
-    doubtful: BTreeSet<Role>,
+    uneasy: BTreeSet<Role>,
     unreached: BTreeSet<Role>,
 }
 
@@ -84,8 +84,8 @@ impl Peers {
     }
 
     /// Whether one counts as up and has left a ping unanswered.
-    pub(super) fn is_any_doubtful(&self) -> bool {
-        self.look_up(&self.doubtful).chain(self.look_up(&self.touched)).any(Peer::is_doubtful)
+    pub(super) fn is_any_uneasy(&self) -> bool {
+        self.look_up(&self.uneasy).chain(self.look_up(&self.touched)).any(Peer::is_uneasy)
     }
 
     /// Those that no route leads to and that have not left, some of them twice.
@@ -98,7 +98,7 @@ impl Peers {
         for role in std::mem::take(&mut self.touched) {
             let Some(peer) = self.all.get(&role) else { continue };
             keep(&mut self.probing, role, peer.is_probing());
-            keep(&mut self.doubtful, role, peer.is_doubtful());
+            keep(&mut self.uneasy, role, peer.is_uneasy());
             keep(&mut self.unreached, role, is_unreached(peer));
             let at = peer.poll_timeout();
             let before = match at {

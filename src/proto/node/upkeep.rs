@@ -84,7 +84,7 @@ impl Node {
 
     /// Looks after paths and announcements.
     pub(super) fn watch(&mut self, now: Instant) {
-        if self.peers.is_any_doubtful() {
+        if self.peers.is_any_uneasy() {
             self.stun.hasten(now);
             self.relays.iter_mut().for_each(|relay| relay.hasten(now));
         }

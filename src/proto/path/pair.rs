@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A route that has left so many pings unanswered is suspected to lead nowhere.
+/// A route that has left so many pings unanswered until the next one is silent, and suspected to lead nowhere when that lasts.
 const SUSPICION: u32 = 3;
 
 /// No way over the internet takes so long.
@@ -12,6 +12,11 @@ const LATE: Duration = Duration::from_secs(2);
 /// [`super::LIVELY`] and [`SUSPICION`] times this.
 const ANXIOUS: Duration = Duration::from_secs(1);
 
+/// How long nothing may come back for data that was sent, and then for a ping, before the next ping: at least, as processes wait for a core;
+/// and in round trips, as networks queue.
+const BRINK: (Duration, u32) = (Duration::from_millis(300), 4);
+const HASTE: (Duration, u32) = (Duration::from_millis(150), 2);
+
 /// Weight of a new round-trip time against the average, as in RFC 6298 section 2.
 const RTT_WEIGHT: u32 = 8;
 
@@ -20,13 +25,18 @@ const RTT_WEIGHT: u32 = 8;
 pub(super) struct Pair {
     rtt: Option<Duration>,
     unanswered: u32,
+    /// When the first of those left, and for how long it had been unanswered when the last one did.
+    asked: Option<Instant>,
+    waited: Duration,
     next_ping: Instant,
+    /// When a ping asks why nothing comes back for the data that was sent.
+    brink: Option<Instant>,
 }
 
 impl Pair {
     /// One that has just been heard; its next ping comes after `pause`.
     pub(super) fn new(now: Instant, pause: Duration) -> Self {
-        Self { rtt: None, unanswered: 0, next_ping: now + pause }
+        Self { rtt: None, unanswered: 0, asked: None, waited: Duration::ZERO, next_ping: now + pause, brink: None }
     }
 
     /// The average round trip.
@@ -34,18 +44,29 @@ impl Pair {
         self.rtt
     }
 
-    /// Whether it has left a ping unanswered until the next one.
-    pub(super) fn is_doubtful(&self) -> bool {
+    /// Whether it has left a ping unanswered until the next one, which comes soon where data waits for an answer too.
+    pub(super) fn is_uneasy(&self) -> bool {
         self.unanswered > 1
     }
 
-    /// Whether it has left several.
-    pub(super) fn is_suspect(&self) -> bool {
+    /// Whether that lasts, so that another way is worth a search.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_uneasy() && self.waited >= ANXIOUS
+    }
+
+    /// Whether it has left several: reason enough to carry the data elsewhere for as long as it is so, and not for more.
+    pub(super) fn is_silent(&self) -> bool {
         self.unanswered > SUSPICION
+    }
+
+    /// Whether that lasts, so that it does not count any more.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.is_silent() && self.waited >= ANXIOUS * SUSPICION
     }
 
     /// It carried something to us that says that it works both ways.
     pub(super) fn handle_answer(&mut self, now: Instant, sample: Option<Duration>, pause: Duration) {
+        (self.asked, self.brink, self.waited) = (None, None, Duration::ZERO);
         if std::mem::take(&mut self.unanswered) > 0 {
             self.next_ping = now + pause;
         }
@@ -60,19 +81,34 @@ impl Pair {
         self.next_ping = self.next_ping.min(now + pause);
     }
 
+    /// Data has left, to which something should come back.
+    pub(super) fn handle_sent(&mut self, now: Instant) {
+        if self.brink.is_none() && self.waited < ANXIOUS {
+            self.brink = Some(now + self.patience(BRINK));
+        }
+    }
+
     /// Whether a ping is due; counts it.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let due = self.next_ping <= now;
+        let due = self.next() <= now;
         if due {
             self.unanswered = self.unanswered.saturating_add(1);
+            self.waited = now - *self.asked.get_or_insert(now);
             self.next_ping = now + ANXIOUS;
+            let in_haste = self.brink.is_some() && self.waited < ANXIOUS;
+            self.brink = in_haste.then(|| now + self.patience(HASTE));
         }
         due
     }
 
     /// When [`Self::take`] has something to say.
     pub(super) fn next(&self) -> Instant {
-        self.next_ping
+        self.brink.map_or(self.next_ping, |brink| brink.min(self.next_ping))
+    }
+
+    /// Where the way has not been measured, it may be a long one.
+    fn patience(&self, (least, round_trips): (Duration, u32)) -> Duration {
+        self.rtt.map_or(ANXIOUS, |rtt| (rtt * round_trips).clamp(least, ANXIOUS))
     }
 
     /// Whether it is so much faster than `other` that a change is worth it: a fifth, and 5 ms.
@@ -103,6 +139,49 @@ mod tests {
         assert_eq!(story, [calm, calm, calm, doubt, doubt, suspicion, suspicion]);
     }
 
+    /// Milliseconds after `start` at which it pings, while nobody answers.
+    fn pings(pair: &mut Pair, start: Instant, until: u64) -> Vec<u64> {
+        (0..until).filter(|at| pair.take(start + ms(*at))).collect()
+    }
+
+    #[test]
+    fn data_without_an_answer_is_asked_about_soon_and_then_at_the_usual_pace() {
+        let now = Instant::now();
+        let mut pair = Pair::new(now, ms(2000));
+        pair.handle_answer(now, Some(ms(20)), ms(2000));
+        pair.handle_sent(now);
+        assert_eq!(pings(&mut pair, now, 700), [300, 450, 600]);
+        assert!(pair.is_uneasy() && !pair.is_silent());
+        assert_eq!(pings(&mut pair, now, 1300), [750, 900, 1050, 1200]);
+        assert!(pair.is_silent() && !pair.is_doubtful());
+        assert_eq!(pings(&mut pair, now, 3300), [1350, 2350]);
+        assert!(pair.is_doubtful() && !pair.is_suspect());
+        assert_eq!(pings(&mut pair, now, 4000), [3350]);
+        assert!(pair.is_suspect(), "no sooner than without data");
+    }
+
+    #[test]
+    fn a_long_way_has_more_patience() {
+        let now = Instant::now();
+        let mut pair = Pair::new(now, ms(9000));
+        pair.handle_answer(now, Some(ms(200)), ms(9000));
+        pair.handle_sent(now);
+        assert_eq!(pings(&mut pair, now, 1500), [800, 1200]);
+    }
+
+    #[test]
+    fn what_comes_back_leaves_the_usual_pings_where_they_are() {
+        let now = Instant::now();
+        let mut pair = Pair::new(now, ms(2000));
+        pair.handle_answer(now, Some(ms(20)), ms(2000));
+        for at in (0..2000).step_by(100) {
+            pair.handle_sent(now + ms(at));
+            assert!(!pair.take(now + ms(at)));
+            pair.handle_answer(now + ms(at + 50), None, ms(2000));
+        }
+        assert_eq!(pair.next(), now + ms(2000));
+    }
+
     #[test]
     fn an_answer_ends_the_doubt_and_the_haste() {
         let now = Instant::now();
@@ -110,13 +189,14 @@ mod tests {
         pair.take(now);
         pair.take(now + ms(1000));
         pair.handle_answer(now + ms(1100), Some(ms(100)), ms(5000));
-        assert!(!pair.is_doubtful());
+        assert!(!pair.is_uneasy());
         assert_eq!((pair.rtt(), pair.next()), (Some(ms(100)), now + ms(6100)));
     }
 
     #[test]
     fn an_answer_that_comes_after_a_standstill_is_no_measure_of_the_way() {
-        let (now, mut pair) = (Instant::now(), Pair::new(Instant::now(), ms(0)));
+        let now = Instant::now();
+        let mut pair = Pair::new(now, ms(0));
         pair.handle_answer(now, Some(ms(10)), ms(0));
         pair.handle_answer(now, Some(ms(20_000)), ms(0));
         assert_eq!(pair.rtt(), Some(ms(10)));
