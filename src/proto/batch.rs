@@ -123,7 +123,7 @@ impl Batches {
         }
     }
 
-    /// The next one; in the order in which the first datagram of each was added.
+    /// The next one; in the order in which they were begun, be it by a datagram that was then not written.
     pub fn pop(&mut self) -> Option<Batch> {
         while let Some(batch) = self.queue.pop_front() {
             if !batch.is_empty() {

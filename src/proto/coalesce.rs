@@ -1,7 +1,8 @@
 //! Puts segments of one flow that follow each other back into one packet, so that the kernel takes them as one (generic receive offload).
 //! Cutting is not here but in [`super::super_packet`].
 //!
-//! The payloads stay where they are: what comes out is a list of pieces for one gathering write. The packets of a flow stay in their order.
+//! The payloads stay where they are: what comes out is a list of pieces for one gathering write. The packets of a flow stay in their order. All
+//! that is lost is the identification of those after the first: none of them may become fragments, so it means nothing (RFC 6864 section 4.1).
 
 use super::checksum::Sum;
 use super::ipv4::{self, ACK, DONT_FRAGMENT, HEADER, PSH, TCP, UDP, UDP_HEADER};

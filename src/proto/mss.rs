@@ -8,18 +8,24 @@ const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
-/// Lowers the maximum segment size that a SYN tells of to what fits `mtu`; leaves every other packet alone.
+/// Lowers the maximum segment size that a SYN tells of to what fits `mtu`; leaves every other packet alone, and a damaged SYN to be refused where
+/// it goes.
 pub fn clamp(packet: &mut [u8], mtu: u16) {
     let Some((ip, tcp)) = ipv4::tcp_headers_len(packet).filter(|(ip, _)| packet[ip + 13] & SYN != 0) else { return };
     let Some(at) = find(&packet[ip + TCP_HEADER..ip + tcp]).map(|at| ip + TCP_HEADER + at) else { return };
     let most = usize::from(mtu).saturating_sub(HEADER + TCP_HEADER) as u16;
-    if u16::from_be_bytes([packet[at], packet[at + 1]]) <= most {
+    if u16::from_be_bytes([packet[at], packet[at + 1]]) <= most || !sum(packet, ip).is_intact() {
         return;
     }
     packet[at..at + 2].copy_from_slice(&most.to_be_bytes());
     packet[ip + 16..ip + 18].fill(0);
-    let checksum = ipv4::pseudo_header(packet, packet.len() - ip).and(Sum::of(&packet[ip..])).checksum();
+    let checksum = sum(packet, ip).checksum();
     packet[ip + 16..ip + 18].copy_from_slice(&checksum);
+}
+
+/// Of all that TCP's checksum covers, behind an IP header of `ip` bytes.
+fn sum(packet: &[u8], ip: usize) -> Sum {
+    ipv4::pseudo_header(packet, packet.len() - ip).and(Sum::of(&packet[ip..]))
 }
 
 /// Where the value is among the options.
@@ -73,6 +79,15 @@ mod tests {
     fn what_fits_and_what_is_no_syn_stays_as_it_is() {
         assert_eq!(clamped(SYN, 1000, 1280), 1000);
         assert_eq!(clamped(ACK, 1380, 1280), 1380);
+    }
+
+    #[test]
+    fn a_damaged_syn_stays_damaged() {
+        let mut damaged = packet(SYN, 1380);
+        damaged[21] ^= 1;
+        let mut same = damaged.clone();
+        clamp(&mut same, 1280);
+        assert_eq!(same, damaged);
     }
 
     proptest! {

@@ -80,7 +80,7 @@ impl<'p> SuperPacket<'p> {
                 cut.size = cut.size.min(mtu - cut.headers);
                 true
             }
-            Some(cut) => cut.headers + cut.size <= mtu,
+            Some(cut) => self.bytes.len().min(cut.headers + cut.size) <= mtu,
         }
     }
 
@@ -108,7 +108,9 @@ impl Cut {
     fn new(kind: Segmentation, size: usize, bytes: &[u8]) -> Option<Self> {
         let (ip, transport) = match kind {
             Segmentation::Tcp => ipv4::tcp_headers_len(bytes)?,
-            Segmentation::Udp => (ipv4::header_len(bytes).filter(|_| bytes[9] == UDP)?, UDP_HEADER),
+            Segmentation::Udp => {
+                (ipv4::header_len(bytes).filter(|_| bytes[9] == UDP && !ipv4::is_fragment(bytes))?, UDP_HEADER)
+            }
         };
         let headers = ip + transport;
         let mut template = [0; LONGEST_HEADERS];
@@ -267,6 +269,15 @@ mod tests {
         let beyond = Header { checksum: Some((20, 2030)), ..Header::default() };
         assert_eq!(SuperPacket::new(beyond.to_bytes(), &mut packet).map(drop), Err(Malformed::Checksum));
         assert_eq!(SuperPacket::new([0, 4, 0, 0, 0, 0, 0, 0, 0, 0], &mut packet).map(drop), Err(Malformed::Kind));
+        let (header, mut fragment) = udp(&[7; 2000], 1000);
+        fragment[7] = 1;
+        assert_eq!(SuperPacket::new(header, &mut fragment).map(drop), Err(Malformed::Headers));
+    }
+
+    #[test]
+    fn a_datagram_that_is_shorter_than_its_segments_may_be_fits_as_it_is() {
+        let (header, packet) = udp(&[7; 500], 1000);
+        assert_eq!(segments(header, packet, 600).len(), 1);
     }
 
     proptest! {
