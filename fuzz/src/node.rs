@@ -28,10 +28,17 @@ use rand_chacha::ChaCha20Rng;
 use x25519_dalek::PublicKey;
 
 use super::announcement::ring;
+use super::inner::{self, TCP};
 use super::input::{Input, alter, piece};
 
 /// Longer stories show nothing new and take long.
 const MOST_STEPS: usize = 64;
+
+/// Steps from here on came later, so that older inputs mean what they meant.
+const LATER: u8 = 240;
+
+/// In bytes, of what one packet of a program is cut from.
+const MOST_BULK: usize = 9000;
 
 /// How often the timeouts of one moment may follow each other.
 const MOST_TIMEOUTS: usize = 8;
@@ -91,10 +98,11 @@ impl World {
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        let step = usize::from(input.byte());
-        let (at, now) = (step & 1, self.now);
+        let step = input.byte();
+        let (at, now) = (usize::from(step & 1), self.now);
         self.sides[at].inner.clear();
-        match step / 2 % 12 {
+        let what = if step < LATER { step / 2 % 12 } else { 12 + (step - LATER) / 2 % 4 };
+        match what {
             0 => self.pass(Duration::from_millis(u64::from(input.byte()) * 40)),
             1 => self.deliver(at),
             2 => (0..8).for_each(|turn| self.deliver((at + turn) % 2)),
@@ -103,7 +111,7 @@ impl World {
             5 => {
                 let from = [STUN.into(), self.sides[1 - at].address, ([203, 0, 113, 9], 9).into()];
                 let from = from[usize::from(input.byte()) % 3];
-                self.sides[at].take_from_a_stranger(now, from, input.piece());
+                self.sides[at].take_from_a_stranger(now, from, &[input.piece()]);
             }
             6 => {
                 let mut packet = input.piece().to_vec();
@@ -116,7 +124,23 @@ impl World {
             }
             9 => self.sides[at].answer_stun(now, input.byte()),
             10 => self.repeat(at),
-            _ => self.sides[at].input(|node| node.close(now, FAREWELLS[usize::from(input.byte()) % 3])),
+            11 => self.sides[at].input(|node| node.close(now, FAREWELLS[usize::from(input.byte()) % 3])),
+            12 => {
+                let (header, mut bytes) = inner::super_packet(input, MOST_BULK);
+                if let Ok(packet) = SuperPacket::new(header, &mut bytes) {
+                    self.sides[at].input(|node| node.handle_inner(now, packet));
+                }
+            }
+            13 => self.deliver_together(at, usize::from(input.byte())),
+            14 => {
+                let (size, from) = (usize::from(input.byte()).max(1), self.sides[1 - at].address);
+                let datagrams: Vec<&[u8]> = input.piece().chunks(size).collect();
+                self.sides[at].take_from_a_stranger(now, from, &datagrams);
+            }
+            _ => {
+                let to = [ROLES[1 - at], Role::Aux(7)][usize::from(input.byte()) % 2];
+                self.sides[at].input(|node| node.handle_too_long(now, to));
+            }
         }
         self.pass(Duration::ZERO);
     }
@@ -131,8 +155,25 @@ impl World {
         let from = self.sides[1 - at].address;
         let Some(Transmit { to, bytes, .. }) = self.sides[1 - at].wire.pop_front() else { return };
         if to == self.sides[at].address {
-            self.sides[at].take(self.now, from, &bytes);
+            self.sides[at].take(self.now, from, &[&bytes]);
         }
+    }
+
+    /// As the kernel does with what comes from one place: many at once, whatever lies between them.
+    fn deliver_together(&mut self, at: usize, most: usize) {
+        let (from, to) = (self.sides[1 - at].address, self.sides[at].address);
+        let wire = &mut self.sides[1 - at].wire;
+        let mut together: Vec<Vec<u8>> =
+            wire.drain(..most.min(wire.len())).filter(|sent| sent.to == to).map(|sent| sent.bytes).collect();
+        if most & 0x80 != 0 {
+            // Somebody has touched one of them; the others hold.
+            let middle = together.len() / 2;
+            if let Some(byte) = together.get_mut(middle).and_then(|bytes| bytes.last_mut()) {
+                *byte ^= 1;
+            }
+        }
+        let datagrams: Vec<&[u8]> = together.iter().map(Vec::as_slice).collect();
+        self.sides[at].take(self.now, from, &datagrams);
     }
 
     fn repeat(&mut self, at: usize) {
@@ -147,7 +188,7 @@ impl World {
         let mut altered = oldest.bytes.clone();
         alter(&mut altered, input);
         if altered != oldest.bytes {
-            self.sides[at].take_from_a_stranger(self.now, from, &altered);
+            self.sides[at].take_from_a_stranger(self.now, from, &[&altered]);
         }
     }
 
@@ -214,34 +255,44 @@ impl Side {
         self.drain();
     }
 
-    /// A datagram that somebody who has our keys, or a STUN server, may have sent.
-    fn take(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+    /// Datagrams that somebody who has our keys, or a STUN server, may have sent; together where they are several.
+    fn take(&mut self, now: Instant, from: SocketAddr, datagrams: &[&[u8]]) {
         let before = self.dropped();
-        if let Some(Probe { body: Body::Call(call), .. }) = probe::open(datagram, &self.keys) {
-            self.called.push(*call);
+        for datagram in datagrams {
+            if let Some(Probe { body: Body::Call(call), .. }) = probe::open(datagram, &self.keys) {
+                self.called.push(*call);
+            }
         }
-        self.node.handle_datagram(now, SocketId::MAIN, from, datagram);
-        if self.dropped() == before {
+        self.node.handle_datagrams(now, SocketId::MAIN, from, datagrams.iter().copied());
+        if self.took_some(before, datagrams) {
             self.heard.insert(from);
         }
         let inner = self.inner.len();
         self.drain();
-        if tunnel::is_wireguard(datagram) {
-            let honest = |packet: &Vec<u8>| ipv4::destination(packet) == overlay().address(self.role);
+        if datagrams.iter().all(|datagram| tunnel::is_wireguard(datagram)) {
+            let whole = |packet: &[u8]| usize::from(inner::word(packet, 2)) == packet.len();
+            let honest = |packet: &Vec<u8>| ipv4::destination(packet) == overlay().address(self.role) && whole(packet);
             assert!(self.inner[inner..].iter().all(honest), "an inner packet for somebody else");
         }
     }
 
-    /// One that nobody with our keys has sent. What is answered at all is answered with less.
-    fn take_from_a_stranger(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+    /// Those that nobody with our keys has sent. What is answered at all is answered with less.
+    fn take_from_a_stranger(&mut self, now: Instant, from: SocketAddr, datagrams: &[&[u8]]) {
         let (before, sent, inner) = (self.dropped(), self.wire.len(), self.inner.len());
-        self.take(now, from, datagram);
-        if StunClient::is_stun(datagram) && self.dropped() == before {
+        self.take(now, from, datagrams);
+        let took_some = self.took_some(before, datagrams);
+        if datagrams.iter().any(|datagram| StunClient::is_stun(datagram)) && took_some {
             return;
         }
         let replies = self.wire.range(sent..).map(|reply| reply.bytes.len()).sum::<usize>();
-        assert!(replies <= if self.dropped() == before { datagram.len() } else { 0 }, "{replies} bytes in reply");
+        let asked = datagrams.iter().map(|datagram| datagram.len()).sum::<usize>();
+        assert!(replies <= if took_some { asked } else { 0 }, "{replies} bytes in reply");
         assert_eq!(self.inner.len(), inner, "a stranger's packet in the tunnel");
+    }
+
+    /// Whether not all of them were dropped, where `before` had been.
+    fn took_some(&self, before: u64, datagrams: &[&[u8]]) -> bool {
+        self.dropped() - before < datagrams.len() as u64
     }
 
     /// Answers everything that was asked; `port` is what the server sees, and so where its peer is reached.
@@ -252,7 +303,7 @@ impl Side {
             let port = here.port() ^ 0x2112;
             let ip = here.ip().to_bits() ^ 0x2112_a442;
             let mapped = [&[0, 0x20, 0, 8, 0, 1][..], &port.to_be_bytes(), &ip.to_be_bytes()].concat();
-            self.take(now, STUN.into(), &[&[1, 1, 0, 12], &request[4..20], &mapped].concat());
+            self.take(now, STUN.into(), &[&[&[1, 1, 0, 12], &request[4..20], &mapped].concat()]);
         }
     }
 
@@ -357,6 +408,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         later(&[wait(255), wait(255), wait(255), step(1, 6, &packet), both(9, &[1])].concat()),
         [step(0, 5, &[&[2][..], &probe].concat()), step(1, 5, &[&[2][..], &initiation].concat())].concat(),
         later(&[step(1, 5, &[&[1][..], &probe].concat()), step(0, 5, &[&[1][..], &initiation].concat())].concat()),
+        later(&[super_packet(0, 8000), arrive(1, 64), super_packet(1, 9000), arrive(0, 0x83), arrive(0, 9)].concat()),
+        later(
+            &[super_packet(1, 5000), later_step(1, 3, &[0]), super_packet(1, 5000), wait(50), arrive(0, 64)].concat(),
+        ),
+        later(&[&later_step(0, 2, &[32])[..], &piece(&[4, 0, 0, 0, 0, 1, 2, 3].repeat(20)), &arrive(0, 9)].concat()),
+        [super_packet(0, 3000), later_step(1, 3, &[1])].concat(),
     ];
     stories.into_iter().chain(distorted).collect()
 }
@@ -374,20 +431,50 @@ fn step(at: u8, what: u8, args: &[u8]) -> Vec<u8> {
     [&[at + 2 * what], args].concat()
 }
 
+fn later_step(at: u8, what: u8, args: &[u8]) -> Vec<u8> {
+    [&[LATER + at + 2 * what], args].concat()
+}
+
+/// TCP from one to the other, as the device hands it over.
+fn super_packet(at: u8, len: u16) -> Vec<u8> {
+    let mut ends = [[10, 77, 0, 1], [10, 77, 0, 2]];
+    ends.rotate_left(at.into());
+    let headers = piece(&inner::packet(TCP, ends, 7, &[]));
+    let words = [1368u16, 20, 16].map(u16::to_ne_bytes);
+    let virtio = [&[1, 1, 0, 0][..], words.as_flattened()].concat();
+    later_step(at, 0, &[&[4][..], &virtio, &headers, &len.to_be_bytes()].concat())
+}
+
+/// Many at once.
+fn arrive(at: u8, most: u8) -> Vec<u8> {
+    later_step(at, 1, &[most])
+}
+
 #[cfg(test)]
 mod tests {
     use mesh::proto::peer::State;
 
     use super::*;
 
-    #[test]
-    fn the_first_seed_brings_both_up() {
-        let (seed, mut world) = (up(), World::new());
-        let mut input = Input::new(&seed);
+    fn told(story: &[u8]) -> World {
+        let (mut input, mut world) = (Input::new(story), World::new());
         while !input.is_empty() {
             world.step(&mut input);
         }
+        world
+    }
+
+    #[test]
+    fn the_first_seed_brings_both_up() {
+        let world = told(&up());
         let up = |side: &Side| side.node.peers(world.now).iter().any(|peer| peer.state == State::Up);
         assert!(world.sides.iter().all(up), "{:?}", world.sides.each_ref().map(|side| side.node.dropped()));
+    }
+
+    #[test]
+    fn what_is_sent_as_one_arrives_in_segments() {
+        let story = [up(), super_packet(0, 8000), arrive(1, 64)].concat();
+        let arrived: Vec<usize> = told(&story).sides[1].inner.iter().map(|packet| packet.len() - 40).collect();
+        assert_eq!((arrived.len(), arrived.iter().sum::<usize>()), (6, 8000));
     }
 }

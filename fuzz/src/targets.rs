@@ -4,8 +4,11 @@
 //! Each body has seeds: real messages in the form that it reads, made by the code as it is now.
 
 pub mod announcement;
+pub mod batch;
+mod inner;
 mod input;
 pub mod node;
+pub mod offload;
 pub mod packet;
 pub mod probe;
 pub mod relay;
@@ -25,12 +28,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 9] = [
     Target { name: "stun", run: stun::run, seeds: stun::seeds },
     Target { name: "announcement", run: announcement::run, seeds: announcement::seeds },
     Target { name: "probe", run: probe::run, seeds: probe::seeds },
     Target { name: "relay", run: relay::run, seeds: relay::seeds },
     Target { name: "wireguard", run: wireguard::run, seeds: wireguard::seeds },
     Target { name: "packet", run: packet::run, seeds: packet::seeds },
+    Target { name: "offload", run: offload::run, seeds: offload::seeds },
+    Target { name: "batch", run: batch::run, seeds: batch::seeds },
     Target { name: "node", run: node::run, seeds: node::seeds },
 ];
