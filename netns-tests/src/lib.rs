@@ -1,11 +1,12 @@
 //! The lab: runners behind real NATs in network namespaces ([`lab`]), a GitHub that runs here ([`fake_github`]), and runs of `mesh` over both
-//! ([`stage`]). [`demo`] is one such run in front of an audience, [`scale`] one with a crowd of simulated aux, and [`tunnel`] sets the tunnel
-//! beside those of others.
+//! ([`stage`]). [`demo`] is one such run in front of an audience, [`scale`] one with a crowd of simulated aux, [`tunnel`] sets the
+//! tunnel beside those of others, and [`load`] wears a mesh down.
 
 pub mod demo;
 pub mod fake_github;
 pub mod interrupt;
 pub mod lab;
+pub mod load;
 mod plot;
 pub mod scale;
 pub mod stage;

@@ -1,6 +1,7 @@
 //! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands, `bench userspace`
 //! what a stream through it gives without a TUN device, `bench scale` what a primary costs with many aux, `bench tunnel` how the tunnel
-//! compares with those of others. Figures go to stdout; nothing passes or fails by them.
+//! compares with those of others, `bench load` what an hour of load does to a mesh. Figures go to stdout; only by those of `load` something passes
+//! or fails.
 
 #![expect(clippy::print_stdout, reason = "its output is its result")]
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use netns_tests::interrupt::{Interrupt, Interrupted};
 use netns_tests::lab::Nat;
+use netns_tests::load;
 use netns_tests::scale::{self, Figures};
 use netns_tests::stage::{DELAY, Process, Stage};
 use netns_tests::throughput::{Device, Rig};
@@ -62,6 +64,11 @@ enum What {
         #[arg(long, value_name = "FILE")]
         plot: Option<PathBuf>,
     },
+    /// Mixed load over a bad network whose NATs are rebound: nothing corrupt, no leak, no stall, or it fails
+    Load {
+        #[command(flatten)]
+        plan: Box<load::Plan>,
+    },
     /// The tunnel beside boringtun, gotatun and wireguard-go: streams, round trips, delay and loss, many peers
     Tunnel {
         #[command(flatten)]
@@ -81,6 +88,7 @@ fn main() -> Result<ExitCode> {
         What::Hold { seconds } => hold(seconds),
         What::Userspace { megabytes, rounds } => userspace(megabytes.into(), rounds),
         What::Scale { aux, seconds, plot } => scale(&aux, Duration::from_secs(seconds.into()), plot),
+        What::Load { plan } => load(&plan),
         What::Tunnel { plan, plot } => tunnel(&plan, plot),
     };
     match done {
@@ -163,6 +171,14 @@ fn tunnel(plan: &tunnel::Plan, plot: Option<PathBuf>) -> Result<()> {
     plot.map_or(Ok(()), |path| write(&path, &tunnel::svg(&figures)))?;
     ensure!(!interrupted, Interrupted);
     ensure!(failures == 0, "{failures} measurements came to nothing");
+    Ok(())
+}
+
+fn load(plan: &load::Plan) -> Result<()> {
+    let load::Outcome { text, complaints, interrupted } = load::run(plan, &Interrupt::listen()?)?;
+    println!("{text}");
+    ensure!(!interrupted, Interrupted);
+    ensure!(complaints.is_empty(), "the mesh did not bear the load:\n- {}", complaints.join("\n- "));
     Ok(())
 }
 

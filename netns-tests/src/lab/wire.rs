@@ -1,4 +1,4 @@
-//! The wire between a NAT and its edge router, which delays and loses packets. Not here: addresses and routes.
+//! The wire between a NAT and its edge router, which delays, reorders and loses packets. Not here: addresses and routes.
 //!
 //! Where the kernel has netem, it is a veth pair with netem on the NAT's end. Where it has none (small cloud kernels leave it out), it is
 //! two TUN devices with a [`pump`] of ours between them. Both shape only what leaves the NAT. A cable between two hosts ([`super::Cable`])
@@ -23,6 +23,15 @@ pub struct Link {
     pub delay: Duration,
     /// How many of a hundred packets are lost, at random and independently: 0 to 100.
     pub loss_percent: f32,
+    /// How many of a hundred packets do not wait for the delay and so overtake those that do: 0 to 100, likewise. Without a delay none does.
+    pub reorder_percent: f32,
+}
+
+impl Link {
+    /// netem refuses to without a delay.
+    fn reorders(self) -> bool {
+        self.reorder_percent > 0.0 && !self.delay.is_zero()
+    }
 }
 
 #[derive(Debug)]
@@ -72,7 +81,9 @@ impl Wire {
     }
 
     pub(super) fn set_link(&self, link: Link) -> Result<()> {
-        ensure!((0.0..=100.0).contains(&link.loss_percent), "a loss of {} % is not within 0 to 100", link.loss_percent);
+        for (what, percent) in [("a loss", link.loss_percent), ("a reordering", link.reorder_percent)] {
+            ensure!((0.0..=100.0).contains(&percent), "{what} of {percent} % is not within 0 to 100");
+        }
         match &self.kind {
             Kind::Netem => {
                 self.near.netns.run("tc", &netem_args("replace", self.near.dev, link).as_args(), "").map(drop)
@@ -123,6 +134,9 @@ impl Args {
 
 fn netem_args(verb: &str, dev: &str, link: Link) -> Args {
     let (delay, loss) = (link.delay.as_micros(), link.loss_percent);
-    let line = format!("qdisc {verb} dev {dev} root netem limit {QUEUE} delay {delay}us loss {loss}%");
+    let mut line = format!("qdisc {verb} dev {dev} root netem limit {QUEUE} delay {delay}us loss {loss}%");
+    if link.reorders() {
+        line += &format!(" reorder {}%", link.reorder_percent);
+    }
     Args(line.split(' ').map(str::to_owned).collect())
 }

@@ -46,6 +46,22 @@ impl Process {
         mib(&text, line).with_context(|| format!("no {line} in {path}"))
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        self.count("fd")
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> Result<usize> {
+        self.count("task")
+    }
+
+    /// Entries of a folder of `/proc/PID`.
+    fn count(&self, folder: &str) -> Result<usize> {
+        let path = format!("/proc/{}/{folder}", self.pid());
+        Ok(std::fs::read_dir(&path).with_context(|| format!("read {path}"))?.count())
+    }
+
     /// The file with what it says.
     pub fn log(&self) -> &Path {
         &self.log

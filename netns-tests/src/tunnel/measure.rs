@@ -91,7 +91,11 @@ impl<'a> Measuring<'a> {
             let column = format!("{delay} ms {loss} %");
             Step::new(&format!("stream with {column}"), move || {
                 let cable = self.arena.ground.cable.as_ref().context("this arena has no cable")?;
-                cable.set_link(Link { delay: Duration::from_millis(delay.into()), loss_percent: loss })?;
+                cable.set_link(Link {
+                    delay: Duration::from_millis(delay.into()),
+                    loss_percent: loss,
+                    ..Link::default()
+                })?;
                 let flow = self.pair(1, Direction::Forth)?.run(self.arena.folder(), self.interrupt)?;
                 let speed = Reading::new(Section::Grid, &column, flow.gigabits_per_second);
                 Ok(vec![speed, Reading::new(Section::GridRetransmits, &column, flow.retransmits as f64)])

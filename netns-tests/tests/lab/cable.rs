@@ -19,7 +19,7 @@ fn a_cable_delays_there_and_back() {
     let delay = Duration::from_millis(20);
 
     let plain = shortest_round_trip(&one, &two);
-    cable.set_link(Link { delay, loss_percent: 0.0 }).expect("a link can be changed");
+    cable.set_link(Link { delay, ..Link::default() }).expect("a link can be changed");
     let delayed = shortest_round_trip(&one, &two);
 
     assert!(plain < Duration::from_millis(5), "{plain:?} without a delay");
@@ -29,7 +29,9 @@ fn a_cable_delays_there_and_back() {
 #[test]
 fn a_stream_over_a_cable_that_loses_packets_of_super_packets_arrives_unharmed() {
     let (_lab, [one, two], cable) = hosts("cable-loss");
-    cable.set_link(Link { delay: Duration::from_millis(1), loss_percent: 1.0 }).expect("a link can be changed");
+    cable
+        .set_link(Link { delay: Duration::from_millis(1), loss_percent: 1.0, ..Link::default() })
+        .expect("a link can be changed");
     let sent: Vec<u8> = (0..16 << 20).map(|n: u32| (n / 251) as u8).collect();
     let listener = two.enter(|| TcpListener::bind((TWO, PORT))).expect("the host is there").expect("the port is free");
 

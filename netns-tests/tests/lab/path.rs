@@ -1,5 +1,6 @@
 //! Hops, delay and loss are what was asked for. Not here: NATs ([`crate::nat`]).
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -59,7 +60,7 @@ fn a_round_trip_takes_the_delay_of_the_link() {
     let echo = Echo::new(&runner, &server_socket(&server, (server.addr(), 7000).into()));
 
     let plain = echo.shortest_round_trip();
-    runner.set_link(Link { delay, loss_percent: 0.0 }).expect("a link can be changed");
+    runner.set_link(Link { delay, ..Link::default() }).expect("a link can be changed");
     let delayed = echo.shortest_round_trip();
 
     assert!(plain < Duration::from_millis(5), "{plain:?} without a delay");
@@ -69,7 +70,7 @@ fn a_round_trip_takes_the_delay_of_the_link() {
 #[test]
 fn a_delayed_link_loses_nothing() {
     let (lab, server) = lab_with_server("delay-all");
-    let link = Link { delay: Duration::from_millis(10), loss_percent: 0.0 };
+    let link = Link { delay: Duration::from_millis(10), ..Link::default() };
     let runner = lab.runner("runner", Nat::Azure, link).expect("a runner is added");
     let addr = SocketAddr::from((server.addr(), 7000));
     let (socket, there) = (socket(&runner, PORT), server_socket(&server, addr));
@@ -84,7 +85,7 @@ fn a_delayed_link_loses_nothing() {
 #[test]
 fn the_link_loses_as_many_packets_as_was_asked() {
     let (lab, server) = lab_with_server("loss");
-    let link = Link { delay: Duration::ZERO, loss_percent: 30.0 };
+    let link = Link { loss_percent: 30.0, ..Link::default() };
     let runner = lab.runner("runner", Nat::Azure, link).expect("a runner is added");
     let addr = SocketAddr::from((server.addr(), 7000));
     let (socket, there) = (socket(&runner, PORT), server_socket(&server, addr));
@@ -101,9 +102,26 @@ fn the_link_loses_as_many_packets_as_was_asked() {
 }
 
 #[test]
+fn some_packets_overtake_others_that_wait_for_the_delay() {
+    let (lab, server) = lab_with_server("reorder");
+    let link = Link { delay: Duration::from_millis(10), reorder_percent: 20.0, ..Link::default() };
+    let runner = lab.runner("runner", Nat::Azure, link).expect("a runner is added");
+    let addr = SocketAddr::from((server.addr(), 7000));
+    let (socket, there) = (socket(&runner, PORT), server_socket(&server, addr));
+
+    (0..200).for_each(|number| send(&socket, addr, &number.to_string(), FULL_TTL));
+    let came: Vec<u32> = (0..200).map(|_| receive(&there).0.parse().expect("a number")).collect();
+
+    assert_eq!(came.iter().copied().collect::<BTreeSet<_>>(), (0..200).collect(), "all arrive");
+    let late = (1..200).filter(|at| came[..*at].iter().max() > Some(&came[*at])).count();
+    // Whoever waits is overtaken by some of the 200, but for the last.
+    assert!(late > 100, "{late} were overtaken: {came:?}");
+}
+
+#[test]
 fn a_large_tcp_transfer_crosses_the_link_unharmed() {
     let (lab, server) = lab_with_server("tcp");
-    let link = Link { delay: Duration::from_millis(5), loss_percent: 0.0 };
+    let link = Link { delay: Duration::from_millis(5), ..Link::default() };
     let runner = lab.runner("runner", Nat::Azure, link).expect("a runner is added");
     let sent: Vec<u8> = (0..16 << 20).map(|n: u32| (n / 251) as u8).collect();
     let listener = server
@@ -126,7 +144,7 @@ fn a_loss_above_a_hundred_percent_is_refused() {
     let (lab, _server) = lab_with_server("bad-loss");
 
     let error = lab
-        .runner("runner", Nat::Azure, Link { delay: Duration::ZERO, loss_percent: 101.0 })
+        .runner("runner", Nat::Azure, Link { loss_percent: 101.0, ..Link::default() })
         .expect_err("nothing loses more than all");
 
     assert!(format!("{error:#}").contains("not within 0 to 100"), "{error:#}");

@@ -2,9 +2,9 @@
 //!
 //! Two threads shape one way: one takes what leaves a device and stamps it with the time it is due, the other waits for that time and hands
 //! it over. Where only one way is shaped, a third thread copies the other. Frames carry the virtio header, so that a large segmented
-//! packet crosses in one piece, as it does on a veth; only where one of its packets is lost it comes apart ([`losses`]).
+//! packet crosses in one piece, as it does on a veth; only where one of its packets is lost or hurries it comes apart ([`fates`]).
 
-mod losses;
+mod fates;
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use self::fates::{Fate, Sorted};
 use super::super::Netns;
 use super::{Link, QUEUE};
 
@@ -81,22 +82,35 @@ fn open_tun((netns, dev): (&Netns, &str)) -> Result<Arc<SyncDevice>> {
 /// One shaped way.
 fn lane(from: &Arc<SyncDevice>, to: &Arc<SyncDevice>, link: &Arc<Mutex<Link>>) -> Vec<JoinHandle<()>> {
     let (sender, receiver) = sync_channel(QUEUE);
-    let (from, to, link) = (Arc::clone(from), Arc::clone(to), Arc::clone(link));
-    vec![thread::spawn(move || depart(&from, &sender, &link)), thread::spawn(move || arrive(&receiver, &to))]
+    let (from, ahead, to, link) = (Arc::clone(from), Arc::clone(to), Arc::clone(to), Arc::clone(link));
+    vec![thread::spawn(move || depart(&from, &ahead, &sender, &link)), thread::spawn(move || arrive(&receiver, &to))]
 }
 
-fn depart(from: &SyncDevice, sender: &SyncSender<Frame>, link: &Mutex<Link>) {
+/// What hurries is handed over here, past the queue.
+fn depart(from: &SyncDevice, to: &SyncDevice, sender: &SyncSender<Frame>, link: &Mutex<Link>) {
     let mut buffer = vec![0; FRAME];
     while let Ok(len) = from.recv(&mut buffer) {
-        let Link { delay, loss_percent } = *link.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_lost = || loss_percent > 0.0 && rand::random::<f32>() * 100.0 < loss_percent;
-        let frame = Frame { due: Instant::now() + delay, pieces: losses::survivors(&buffer[..len], is_lost) };
-        if frame.pieces.is_empty() {
+        let link = *link.lock().unwrap_or_else(PoisonError::into_inner);
+        let Sorted { hurrying, waiting } = fates::sort(&buffer[..len], || fate(link));
+        hurrying.iter().for_each(|piece| hand_over(to, piece));
+        if waiting.is_empty() {
             continue;
         }
+        let frame = Frame { due: Instant::now() + link.delay, pieces: waiting };
         if let Err(TrySendError::Disconnected(_)) = sender.try_send(frame) {
             return;
         }
+    }
+}
+
+fn fate(link: Link) -> Fate {
+    let happens = |percent: f32| percent > 0.0 && rand::random::<f32>() * 100.0 < percent;
+    if happens(link.loss_percent) {
+        Fate::Lost
+    } else if link.reorders() && happens(link.reorder_percent) {
+        Fate::Hurries
+    } else {
+        Fate::Waits
     }
 }
 

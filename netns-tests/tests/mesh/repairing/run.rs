@@ -63,7 +63,7 @@ impl Run {
     }
 
     fn start(name: &str, stage: Stage, relay: Option<(String, Process)>, loss_percent: f32) -> Self {
-        let link = Link { delay: DELAY, loss_percent };
+        let link = Link { delay: DELAY, loss_percent, ..Link::default() };
         let [home, away] = ["primary", "aux0"].map(|name| stage.lab.runner(name, Nat::Azure, link).unwrap());
         let at = relay.as_ref();
         let primary = mesh(&stage, &home, &["primary", "--aux", "1", "--offload", "none"], at);

@@ -1,5 +1,5 @@
-//! Which packets of a frame are lost. A frame may be a super-packet, which a real wire carries as many packets: each of them has a fate of its own,
-//! and what is left between two lost ones is a shorter super-packet. Not here: chance.
+//! Which packets of a frame are lost, and which overtake others. A frame may be a super-packet, which a real wire carries as many packets: each of
+//! them has a fate of its own, and neighbours that share one stay together as a shorter super-packet. Not here: chance.
 
 use std::ops::Range;
 
@@ -19,21 +19,38 @@ const TCP_FLAGS: usize = 13;
 const FIN_PSH: u8 = 0x09;
 const CWR: u8 = 0x80;
 
-/// What is left of `frame`, in order. `is_lost` is asked for each of its packets.
-pub(super) fn survivors(frame: &[u8], mut is_lost: impl FnMut() -> bool) -> Vec<Vec<u8>> {
-    let large = SuperPacket::parse(frame);
-    let fates: Vec<bool> = (0..large.as_ref().map_or(1, SuperPacket::count)).map(|_| is_lost()).collect();
-    match large {
-        Some(large) if fates.contains(&true) => runs(&fates).into_iter().map(|run| large.cut(run)).collect(),
-        _ if fates.contains(&true) => vec![],
-        _ => vec![frame.to_vec()],
-    }
+/// What a wire does to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Waits,
+    /// Goes at once, before those that wait.
+    Hurries,
+    Lost,
 }
 
-/// Ranges of packets that follow each other and are not lost.
-fn runs(fates: &[bool]) -> Vec<Range<usize>> {
+/// What is left of a frame, each in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sorted {
+    pub(super) hurrying: Vec<Vec<u8>>,
+    pub(super) waiting: Vec<Vec<u8>>,
+}
+
+/// Takes `frame` apart as far as its packets part. `fate` is asked for each of them.
+pub(super) fn sort(frame: &[u8], mut fate: impl FnMut() -> Fate) -> Sorted {
+    let large = SuperPacket::parse(frame);
+    let fates: Vec<Fate> = (0..large.as_ref().map_or(1, SuperPacket::count)).map(|_| fate()).collect();
+    let of = |wanted| match &large {
+        _ if fates.iter().all(|fate| *fate == wanted) => vec![frame.to_vec()],
+        Some(large) => runs(&fates, wanted).into_iter().map(|run| large.cut(run)).collect(),
+        None => vec![],
+    };
+    Sorted { hurrying: of(Fate::Hurries), waiting: of(Fate::Waits) }
+}
+
+/// Ranges of packets that follow each other and share this fate.
+fn runs(fates: &[Fate], wanted: Fate) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = vec![];
-    for (at, _) in fates.iter().enumerate().filter(|(_, lost)| !**lost) {
+    for (at, _) in fates.iter().enumerate().filter(|(_, fate)| **fate == wanted) {
         match runs.last_mut().filter(|run| run.end == at) {
             Some(run) => run.end += 1,
             None => runs.push(at..at + 1),
@@ -181,11 +198,18 @@ mod tests {
         add(add(sum(&ip[12..20]), ip[9].into()), len)
     }
 
-    fn lose(frame: &[u8], lost: &[bool]) -> Vec<Vec<u8>> {
-        let mut fates = lost.iter();
-        let pieces = survivors(frame, || *fates.next().expect("a fate for each packet"));
+    fn sorted(frame: &[u8], fates: &[Fate]) -> Sorted {
+        let mut fates = fates.iter();
+        let sorted = sort(frame, || *fates.next().expect("a fate for each packet"));
         assert!(fates.next().is_none(), "a packet for each fate");
-        pieces
+        sorted
+    }
+
+    fn lose(frame: &[u8], lost: &[bool]) -> Vec<Vec<u8>> {
+        let fates: Vec<Fate> = lost.iter().map(|lost| if *lost { Fate::Lost } else { Fate::Waits }).collect();
+        let Sorted { hurrying, waiting } = sorted(frame, &fates);
+        assert_eq!(hurrying, Vec::<Vec<u8>>::new(), "nothing hurries");
+        waiting
     }
 
     fn assert_well_formed(piece: &[u8]) {
@@ -233,6 +257,23 @@ mod tests {
         let tcp: Vec<&[u8]> = pieces.iter().map(|piece| &piece[VIRTIO + 20..]).collect();
         assert_eq!((&tcp[0][4..8], &tcp[1][4..8]), (&7000_u32.to_be_bytes()[..], &7200_u32.to_be_bytes()[..]));
         assert_eq!((tcp[0][TCP_FLAGS], tcp[1][TCP_FLAGS]), (CWR | 0x10, 0x19));
+    }
+
+    #[test]
+    fn a_packet_that_hurries_leaves_the_others_to_wait() {
+        let Sorted { hurrying, waiting } =
+            sorted(&super_packet(UDP, 300, 100), &[Fate::Waits, Fate::Hurries, Fate::Lost]);
+
+        let ([fast], [slow]) = (&hurrying[..], &waiting[..]) else { panic!("{hurrying:?} {waiting:?}") };
+        [fast, slow].iter().for_each(|piece| assert_well_formed(piece));
+        assert_eq!((&fast[VIRTIO + 28..], &slow[VIRTIO + 28..]), (&[1; 100][..], &[0; 100][..]));
+    }
+
+    #[test]
+    fn a_small_packet_that_hurries_goes_as_it_is() {
+        let frame = vec![7; 60];
+
+        assert_eq!(sorted(&frame, &[Fate::Hurries]), Sorted { hurrying: vec![frame], waiting: vec![] });
     }
 
     #[test]
