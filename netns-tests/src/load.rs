@@ -53,6 +53,9 @@ pub struct Plan {
     /// Of sizes and contents
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// How much every `mesh` says
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log: String,
     /// Where to keep what every `mesh` said
     #[arg(long, value_name = "FOLDER")]
     pub logs: Option<PathBuf>,

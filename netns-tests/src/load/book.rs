@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Shorter pauses are a lost packet or two.
 const WORTH: Duration = Duration::from_millis(300);
 
@@ -75,6 +78,8 @@ pub(super) struct Faults {
 #[derive(Debug)]
 pub(super) struct Book {
     began: Instant,
+    /// When that was, as RFC 3339 writes it: what the logs of `mesh` have.
+    pub(super) since: String,
     limit: Duration,
     /// From then on nothing new is begun.
     pub(super) closing: AtomicBool,
@@ -97,6 +102,7 @@ impl Book {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             began: Instant::now(),
+            since: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
             limit,
             closing: AtomicBool::default(),
             over: AtomicBool::default(),

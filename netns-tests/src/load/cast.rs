@@ -46,7 +46,7 @@ impl Cast {
     pub(super) fn start(plan: &Plan, interrupt: &Interrupt) -> Result<Self> {
         let mut cast = Self { members: vec![], relay: None, stage: Stage::new("load")? };
         let relay = if plan.relay { Some(cast.start_relay()?) } else { None };
-        let (count, common) = (plan.aux.to_string(), ["--log", "info"]);
+        let (count, common) = (plan.aux.to_string(), ["--log", plan.log.as_str()]);
         let at = relay.as_ref().map_or(vec![], |addr| vec!["--relay", addr]);
         let primary = ["primary", "--aux", &count, "--min-aux", &count, "--offload", "none"];
         cast.add(plan, "primary".into(), 0, &[&primary[..], &common, &at].concat())?;

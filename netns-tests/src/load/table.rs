@@ -10,18 +10,19 @@ use super::watch::{History, SETTLING, Usage};
 
 /// All of it.
 pub(super) fn markdown(plan: &Plan, book: &Book, usage: &Usage, cast: &Cast) -> String {
-    [conditions(plan, usage), traffic(book, usage), pauses(book), held(usage), codes(cast)].concat()
+    [conditions(plan, book, usage), traffic(book, usage), pauses(book), held(usage), codes(cast)].concat()
 }
 
-fn conditions(plan: &Plan, usage: &Usage) -> String {
+fn conditions(plan: &Plan, book: &Book, usage: &Usage) -> String {
     let Plan { aux, delay, loss, reorder, rebind_every, .. } = plan;
     let relay = if plan.relay { "a relay of the user's" } else { "no relay" };
     let rebinding =
         if *rebind_every == 0 { "no rebindings".into() } else { format!("a rebinding every {rebind_every} s") };
     format!(
         "A primary and {aux} aux behind azure NATs, each link {delay} ms one way, {loss} % lost and {reorder} % reordered; {relay}; {rebinding}; \
-         {:.0} s.\n",
-        usage.lasted.as_secs_f64()
+         {:.0} s from {}.\n",
+        usage.lasted.as_secs_f64(),
+        book.since
     )
 }
 
@@ -54,13 +55,16 @@ fn pauses(book: &Book) -> String {
 }
 
 fn row(kind: Kind, pause: &Pause) -> String {
-    let Pause { who, began, took, after } = pause;
-    let began = began.as_secs_f64();
-    let after = after
-        .as_ref()
-        .map_or_else(|| "-".into(), |(name, at)| format!("{name}'s rebinding at {:.1} s", at.as_secs_f64()));
-    let mark = if pause.is_aftermath() { "" } else { &format!(", more than {} s before", AFTERMATH.as_secs()) };
-    format!("| {} | {:.2} | {who} | {began:.1} s | {after}{mark} |\n", kind.name(), took.as_secs_f64())
+    let Pause { who, began, took, .. } = pause;
+    let (began, took) = (began.as_secs_f64(), took.as_secs_f64());
+    format!("| {} | {took:.2} | {who} | {began:.1} s | {} |\n", kind.name(), cause(pause))
+}
+
+fn cause(pause: &Pause) -> String {
+    let Some((name, at)) = &pause.after else { return "-".into() };
+    let long_ago =
+        if pause.is_aftermath() { String::new() } else { format!(", more than {} s before", AFTERMATH.as_secs()) };
+    format!("{name}'s rebinding at {:.1} s{long_ago}", at.as_secs_f64())
 }
 
 fn held(usage: &Usage) -> String {

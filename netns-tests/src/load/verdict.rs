@@ -31,7 +31,10 @@ fn stalls(plan: &Plan, book: &Book, kind: Kind, aftermath: bool, when: &str) -> 
     book.pauses(kind, aftermath, |all| {
         let longest = all.longest.first().filter(|_| all.stalls > 0)?;
         let (name, count, took) = (kind.name(), all.stalls, longest.took.as_secs_f64());
-        Some(format!("{name}: {count} stalls over {} s {when}, the longest {took:.1} s of {}", plan.stall, longest.who))
+        Some(format!(
+            "{name}: stalls over {} s {when}: {count}, the longest {took:.1} s of {}",
+            plan.stall, longest.who
+        ))
     })
 }
 
