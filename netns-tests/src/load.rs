@@ -56,7 +56,7 @@ pub struct Plan {
     /// How much every `mesh` says
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log: String,
-    /// Where to keep what every `mesh` said
+    /// Where to keep what every `mesh` said, and every sample of what it held
     #[arg(long, value_name = "FOLDER")]
     pub logs: Option<PathBuf>,
 }
@@ -90,15 +90,14 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Outcome> {
     let mut cast = Cast::start(plan, interrupt)?;
     let (book, mut usage) = (Book::new(plan.stall()), Usage::new(&cast));
     let turn = turn::take(plan, &mut cast, &book, &mut usage, interrupt);
-    let interrupted = match turn {
-        Err(error) if error.is::<Interrupted>() => true,
-        turn => turn.map(|()| false)?,
-    };
     usage.finish(&cast);
     let mut complaints = verdict::of(plan, &book, &usage);
+    let interrupted = turn.as_ref().is_err_and(|error| error.is::<Interrupted>());
+    complaints.extend(turn.err().filter(|_| !interrupted).map(|error| format!("{error:#}")));
     complaints.extend(cast.end());
     if let Some(folder) = &plan.logs {
         cast.keep_logs(folder)?;
+        usage.keep(&folder.join("usage.csv"))?;
     }
     Ok(Outcome { text: table::markdown(plan, &book, &usage, &cast), complaints, interrupted })
 }

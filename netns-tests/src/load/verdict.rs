@@ -46,14 +46,17 @@ fn held(history: &History) -> Vec<String> {
     large.into_iter().chain(grown).collect()
 }
 
+/// What grows, by how much it may, and how much a sample has of it.
+type Column = (&'static str, f64, fn(&Sample) -> f64);
+
 /// Clearly grown is what is more at every moment of the last tenth than at any of the first: memory by more than [`SLACK_MIB`].
 fn grown(name: &str, first: &[Sample], last: &[Sample]) -> Vec<String> {
-    let columns: [(&str, f64, fn(&Sample) -> f64); 3] = [
+    let columns: [Column; 3] = [
         ("MiB of memory", SLACK_MIB, |sample| sample.mib),
         ("descriptors", 0.0, |sample| sample.descriptors as f64),
         ("threads", 0.0, |sample| sample.threads as f64),
     ];
-    let complaint = |(what, slack, of): (&str, f64, fn(&Sample) -> f64)| {
+    let complaint = |(what, slack, of): Column| {
         let before = first.iter().map(of).fold(0.0, f64::max);
         let after = last.iter().map(of).fold(f64::MAX, f64::min);
         let text = || format!("{name}: grew from at most {before:.1} to at least {after:.1} {what}");

@@ -1,9 +1,10 @@
 //! What each `mesh` holds, sampled while the load runs: memory, descriptors, threads; and its CPU. Not here: whether that is too much
 //! ([`super::verdict`]).
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::cast::{Cast, Member};
 
@@ -71,6 +72,19 @@ impl Usage {
     pub(super) fn finish(&mut self, cast: &Cast) {
         let _ = self.sample(cast);
         self.lasted = self.began.elapsed();
+    }
+
+    /// Writes all samples to a file, as comma-separated values.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn keep(&self, path: &Path) -> Result<()> {
+        let row = |name: &str, Sample { at, mib, descriptors, threads }: &Sample| {
+            format!("{name},{:.1},{mib:.2},{descriptors},{threads}\n", at.as_secs_f64())
+        };
+        let rows = self.histories.iter().flat_map(|one| one.samples.iter().map(|sample| row(&one.name, sample)));
+        let text: String = std::iter::once("mesh,seconds,MiB,descriptors,threads\n".to_owned()).chain(rows).collect();
+        std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
     }
 
     /// Memory of all, now and at most, and CPU of all, for a line of progress.
