@@ -187,6 +187,7 @@ impl<'a> Aux<'a> {
             Event::Gone { role, .. } => say(&format!("{role} is gone")),
             Event::Back { role, .. } | Event::Recovered { role, .. } => self.set_up(role, true),
             Event::Rebind(reason) => self.session.rebind(reason),
+            Event::Doubt(doubt) => self.session.doubt(doubt),
             Event::Suspect { role } => self.session.suspect(role),
             Event::Stranded => self.session.look_for_aux(),
             Event::Rerouted { to, .. } => {

@@ -337,6 +337,7 @@ impl<'a> Primary<'a> {
                 self.follow().await;
             }
             Event::Rebind(reason) => self.session.rebind(reason),
+            Event::Doubt(doubt) => self.session.doubt(doubt),
             Event::Suspect { role } => self.session.suspect(role),
             Event::Rerouted { to, .. } => {
                 self.session.hide(to);

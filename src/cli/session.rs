@@ -65,6 +65,13 @@ const DIRECTORY_PACE: Pace =
 const GITHUB_PACE: Pace =
     Pace { first: Duration::from_secs(1), longest: Duration::from_secs(5), idle: Duration::from_secs(10) };
 
+/// Why the rendezvous is looked at more often.
+#[derive(Debug, Clone, Copy)]
+struct Awaiting {
+    peers: bool,
+    doubt: bool,
+}
+
 /// How much the pause grows from look to look.
 const PATIENCE: f64 = 1.3;
 
@@ -98,7 +105,7 @@ pub(super) struct Session {
     board: Arc<Board>,
     happenings: mpsc::UnboundedReceiver<Happening>,
     publications: watch::Sender<Option<Announcement>>,
-    awaiting: watch::Sender<bool>,
+    awaiting: watch::Sender<Awaiting>,
     keeps_runs_apart: bool,
     link: oneshot::Receiver<()>,
     publisher: JoinHandle<()>,
@@ -162,7 +169,7 @@ impl Session {
         let (link, handle) = Link::new(node, sockets, device, events);
         let (happen, happenings) = mpsc::unbounded_channel();
         let (publications, to_publish) = watch::channel(None);
-        let (awaiting, awaited) = watch::channel(true);
+        let (awaiting, awaited) = watch::channel(Awaiting { peers: true, doubt: false });
         let (asked, questions) = mpsc::unbounded_channel();
 
         let mut tasks = JoinSet::new();
@@ -254,7 +261,12 @@ impl Session {
 
     /// Whether somebody is waited for, so that the rendezvous is looked at more often.
     pub(super) fn await_peers(&self, awaiting: bool) {
-        self.awaiting.send_if_modified(|now| std::mem::replace(now, awaiting) != awaiting);
+        self.awaiting.send_if_modified(|now| std::mem::replace(&mut now.peers, awaiting) != awaiting);
+    }
+
+    /// Whether a peer may have moved, which its announcement tells as soon as it is there.
+    pub(super) fn doubt(&self, doubt: bool) {
+        self.awaiting.send_if_modified(|now| std::mem::replace(&mut now.doubt, doubt) != doubt);
     }
 
     /// The mesh as it is now.
@@ -402,7 +414,7 @@ async fn publish(
 async fn collect(
     board: Arc<Board>,
     pace: Pace,
-    mut awaiting: watch::Receiver<bool>,
+    mut awaiting: watch::Receiver<Awaiting>,
     to: mpsc::UnboundedSender<Happening>,
 ) {
     let (mut wait, mut told) = (pace.first, Told::default());
@@ -434,7 +446,8 @@ async fn collect(
             tokio::time::sleep(asked).await;
             continue;
         }
-        let pause = if *awaiting.borrow_and_update() { jittered(wait) } else { pace.idle };
+        let awaited = *awaiting.borrow_and_update();
+        let pause = if awaited.peers || awaited.doubt { jittered(wait) } else { pace.idle };
         tokio::select! {
             () = tokio::time::sleep(pause) => wait = wait.mul_f64(PATIENCE).min(pace.longest),
             changed = awaiting.changed() => match changed {

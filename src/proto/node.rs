@@ -111,6 +111,8 @@ pub struct Node {
     rebinding: bool,
     /// Other aux are looked for, as the primary is out of reach.
     stranded: bool,
+    /// Whether it was told that a peer may have moved.
+    doubtful: bool,
     reflexive: Vec<SocketAddr>,
     /// How far opening datagrams travel, where that was measured.
     measured_ttl: Option<u8>,
@@ -163,6 +165,7 @@ impl Node {
             renewal: Renewal::default(),
             rebinding: false,
             stranded: false,
+            doubtful: false,
             reflexive: vec![],
             measured_ttl: None,
             measuring: Some(now + MEASURING),

@@ -41,7 +41,7 @@ const COMPARING: Duration = Duration::from_secs(5);
 const COMPARE: Duration = Duration::from_secs(1);
 
 /// While searching: pings through each relay.
-const RELAYING: Ladder = Ladder { front_ms: &[0, 200, 500, 1000], every: Some(Duration::from_secs(2)) };
+const RELAYING: Ladder = Ladder { front_ms: &[0, 100, 200, 500, 1000], every: Some(Duration::from_secs(2)) };
 
 /// The path to one peer.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl PathAgent {
 
     /// Whether a direct route carries data and answers.
     pub fn is_direct(&self) -> bool {
-        self.selected.is_some_and(|route| route.is_direct()) && !self.current().is_some_and(Pair::is_doubtful)
+        self.selected.is_some_and(|route| route.is_direct()) && !self.is_doubtful()
     }
 
     /// Whether there is a direct route that may come back, though a relay may carry the data for now.
@@ -113,6 +113,11 @@ impl PathAgent {
     /// Whether the selected route has left a ping unanswered until the next one.
     pub fn is_uneasy(&self) -> bool {
         self.current().is_some_and(Pair::is_uneasy)
+    }
+
+    /// Whether that lasts.
+    pub fn is_doubtful(&self) -> bool {
+        self.current().is_some_and(Pair::is_doubtful)
     }
 
     /// Whether the selected route has left several pings unanswered, and there is no other.

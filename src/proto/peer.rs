@@ -285,6 +285,11 @@ impl Peer {
         self.state == State::Up && self.path.is_uneasy()
     }
 
+    /// Whether that lasts.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_uneasy() && self.path.is_doubtful()
+    }
+
     /// Whether it is about to probe many ports of its NAT.
     pub fn is_probing(&self) -> bool {
         self.path.is_probing()

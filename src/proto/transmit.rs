@@ -31,6 +31,8 @@ pub enum Event {
     Publish(Box<Announcement>),
     /// A fresh socket is asked for, and why; until [`super::node::Node::handle_rebound`] the node is silent.
     Rebind(Reason),
+    /// Whether a peer that is up has not answered for a second or more: it may have announced another address.
+    Doubt(bool),
     /// A peer's direct path does not answer.
     Suspect { role: Role },
     /// A peer that did not answer, or whose address has changed, is heard again after so long.

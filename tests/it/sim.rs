@@ -520,7 +520,8 @@ impl Internet {
             // A verb ends then, with M201.
             Event::Settled { answers: 0, .. } => host.alive = false,
             Event::Settled { .. } | Event::Unusable { .. } | Event::Suspect { .. } => {}
-            Event::Recovered { .. }
+            Event::Doubt(_)
+            | Event::Recovered { .. }
             | Event::Rerouted { .. }
             | Event::Mtu { .. }
             | Event::DeviceGone

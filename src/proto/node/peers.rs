@@ -88,6 +88,11 @@ impl Peers {
         self.look_up(&self.uneasy).chain(self.look_up(&self.touched)).any(Peer::is_uneasy)
     }
 
+    /// Whether for one of them that lasts.
+    pub(super) fn is_any_doubtful(&self) -> bool {
+        self.look_up(&self.uneasy).chain(self.look_up(&self.touched)).any(Peer::is_doubtful)
+    }
+
     /// Those that no route leads to and that have not left, some of them twice.
     pub(super) fn unreached(&self) -> impl Iterator<Item = &Peer> {
         self.look_up(&self.unreached).chain(self.look_up(&self.touched)).filter(|peer| is_unreached(peer))

@@ -88,6 +88,10 @@ impl Node {
             self.stun.hasten(now);
             self.relays.iter_mut().for_each(|relay| relay.hasten(now));
         }
+        let doubtful = self.peers.is_any_doubtful();
+        if std::mem::replace(&mut self.doubtful, doubtful) != doubtful {
+            self.out.events.push_back(Event::Doubt(doubtful));
+        }
         if !self.settled || self.closing {
             return;
         }

@@ -14,8 +14,8 @@ const ANXIOUS: Duration = Duration::from_secs(1);
 
 /// How long nothing may come back for data that was sent, and then for a ping, before the next ping: at least, as processes wait for a core;
 /// and in round trips, as networks queue.
-const BRINK: (Duration, u32) = (Duration::from_millis(300), 4);
-const HASTE: (Duration, u32) = (Duration::from_millis(150), 2);
+const BRINK: (Duration, u32) = (Duration::from_millis(200), 4);
+const HASTE: (Duration, u32) = (Duration::from_millis(100), 2);
 
 /// Weight of a new round-trip time against the average, as in RFC 6298 section 2.
 const RTT_WEIGHT: u32 = 8;
@@ -150,13 +150,13 @@ mod tests {
         let mut pair = Pair::new(now, ms(2000));
         pair.handle_answer(now, Some(ms(20)), ms(2000));
         pair.handle_sent(now);
-        assert_eq!(pings(&mut pair, now, 700), [300, 450, 600]);
+        assert_eq!(pings(&mut pair, now, 450), [200, 300, 400]);
         assert!(pair.is_uneasy() && !pair.is_silent());
-        assert_eq!(pings(&mut pair, now, 1300), [750, 900, 1050, 1200]);
+        assert_eq!(pings(&mut pair, now, 1150), [500, 600, 700, 800, 900, 1000, 1100]);
         assert!(pair.is_silent() && !pair.is_doubtful());
-        assert_eq!(pings(&mut pair, now, 3300), [1350, 2350]);
+        assert_eq!(pings(&mut pair, now, 3150), [1200, 2200]);
         assert!(pair.is_doubtful() && !pair.is_suspect());
-        assert_eq!(pings(&mut pair, now, 4000), [3350]);
+        assert_eq!(pings(&mut pair, now, 4000), [3200]);
         assert!(pair.is_suspect(), "no sooner than without data");
     }
 
