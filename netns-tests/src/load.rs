@@ -44,6 +44,9 @@ pub struct Plan {
     /// Packets that overtake others, in per cent
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
     pub reorder: f32,
+    /// Most of each lane of transfers, in MB/s, so that the machine has time for other work; 0: as fast as it goes
+    #[arg(long, value_name = "MBPS", default_value_t = 0.0, value_parser = rate)]
+    pub rate: f64,
     /// Nothing may stand still for longer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub stall: f32,
@@ -59,6 +62,11 @@ pub struct Plan {
     /// Where to keep what every `mesh` said, and every sample of what it held
     #[arg(long, value_name = "FOLDER")]
     pub logs: Option<PathBuf>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.0..=10_000.0).contains(rate));
+    rate.ok_or_else(|| format!("`{text}` is not within 0 to 10000"))
 }
 
 impl Plan {

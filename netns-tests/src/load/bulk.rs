@@ -1,10 +1,10 @@
-//! Transfers back to back, one way: each a connection of its own, of a random size, as fast as it goes. Whoever receives compares every byte with
+//! Transfers back to back, one way: each a connection of its own, of a random size, as fast as it goes or may. Whoever receives compares every byte with
 //! what was to come, and says how many there were. Not here: between whom.
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
@@ -34,6 +34,8 @@ pub(super) struct Lane {
     pub(super) to: Runner,
     pub(super) addr: Ipv4Addr,
     pub(super) seed: u64,
+    /// Bytes a second at most; none, where it is 0.
+    pub(super) rate: f64,
 }
 
 /// Both ends begin, each on a thread.
@@ -77,8 +79,10 @@ fn transfer(lane: &Lane, there: SocketAddr, size: u64, seed: u64, book: &Book, p
     let mut stream = patient::connect(&lane.from, there, book, &lane.name)?;
     pulse.beat();
     stream.write_all(&seed.to_be_bytes())?;
-    let (mut sent, mut scratch) = (0, vec![]);
+    let (mut sent, mut scratch, started) = (0, vec![], Instant::now());
     while sent < size && !book.is_closing() {
+        let due = started + pace(sent, lane.rate);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let len = (size - sent).min(BLOCK as u64) as usize;
         stream.write_all(content::bytes(seed, sent, len, &mut scratch))?;
         sent += len as u64;
@@ -92,6 +96,11 @@ fn transfer(lane: &Lane, there: SocketAddr, size: u64, seed: u64, book: &Book, p
         book.note_corrupt(format!("{}: a transfer of {sent} bytes, of which {counted} came", lane.name));
     }
     Ok(())
+}
+
+/// How long so many bytes take at this rate.
+fn pace(bytes: u64, rate: f64) -> Duration {
+    if rate > 0.0 { Duration::from_secs_f64(bytes as f64 / rate) } else { Duration::ZERO }
 }
 
 fn receive(mut stream: Patient<'_>, lane: &Lane, book: &Book, pulse: &Pulse<'_>) -> Result<()> {

@@ -19,6 +19,10 @@ const FORMING: Duration = Duration::from_secs(90);
 /// For a process to end that was told to.
 const ENDING: Duration = Duration::from_secs(30);
 
+/// How long TCP waits before it repeats what was lost. A connection whose SYN was lost begins with 3 s (RFC 6298 section 5.7) and keeps to them for
+/// a while: on a path of 13 ms the kernel was seen to wait for 2.2 s. That would be taken for a stall of the mesh.
+pub(super) const RTO_MAX_MS: u32 = 1000;
+
 /// The exit code of a primary that SIGTERM ends.
 const TERMINATED: i32 = 128 + Signal::SIGTERM as i32;
 
@@ -37,6 +41,8 @@ pub(super) struct Member {
 pub(super) struct Cast {
     pub(super) members: Vec<Member>,
     relay: Option<Process>,
+    /// Whether TCP's patience could be bounded by [`RTO_MAX_MS`].
+    pub(super) rto_max: bool,
     stage: Stage,
 }
 
@@ -44,7 +50,7 @@ impl Cast {
     /// # Errors
     /// If not all come up.
     pub(super) fn start(plan: &Plan, interrupt: &Interrupt) -> Result<Self> {
-        let mut cast = Self { members: vec![], relay: None, stage: Stage::new("load")? };
+        let mut cast = Self { members: vec![], relay: None, rto_max: true, stage: Stage::new("load")? };
         let relay = if plan.relay { Some(cast.start_relay()?) } else { None };
         let (count, common) = (plan.aux.to_string(), ["--log", plan.log.as_str()]);
         let at = relay.as_ref().map_or(vec![], |addr| vec!["--relay", addr]);
@@ -66,6 +72,8 @@ impl Cast {
         let delay = Duration::from_millis(plan.delay.into());
         let link = Link { delay, loss_percent: plan.loss, reorder_percent: plan.reorder };
         let runner = self.stage.lab.runner(&name, Nat::Azure, link)?;
+        self.rto_max &=
+            runner.netns().run("sysctl", &["-qw", &format!("net.ipv4.tcp_rto_max_ms={RTO_MAX_MS}")], "").is_ok();
         let process = self.stage.mesh(&runner, args)?;
         self.members.push(Member { name, runner, addr: Ipv4Addr::new(10, 77, 0, 1 + place), process });
         Ok(())

@@ -5,22 +5,24 @@ use std::sync::atomic::Ordering;
 
 use super::Plan;
 use super::book::{AFTERMATH, Book, Kind, Pause};
-use super::cast::Cast;
+use super::cast::{Cast, RTO_MAX_MS};
 use super::watch::{History, SETTLING, Usage};
 
 /// All of it.
 pub(super) fn markdown(plan: &Plan, book: &Book, usage: &Usage, cast: &Cast) -> String {
-    [conditions(plan, book, usage), traffic(book, usage), pauses(book), held(usage), codes(cast)].concat()
+    [conditions(plan, book, usage, cast), traffic(book, usage), pauses(book), held(usage), codes(cast)].concat()
 }
 
-fn conditions(plan: &Plan, book: &Book, usage: &Usage) -> String {
+fn conditions(plan: &Plan, book: &Book, usage: &Usage, cast: &Cast) -> String {
     let Plan { aux, delay, loss, reorder, rebind_every, .. } = plan;
     let relay = if plan.relay { "a relay of the user's" } else { "no relay" };
     let rebinding =
         if *rebind_every == 0 { "no rebindings".into() } else { format!("a rebinding every {rebind_every} s") };
+    let patience = if cast.rto_max { format!("at most {RTO_MAX_MS} ms") } else { "as long as it likes".into() };
+    let speed = if plan.rate > 0.0 { format!("at most {} MB/s", plan.rate) } else { "as fast as it goes".into() };
     format!(
         "A primary and {aux} aux behind azure NATs, each link {delay} ms one way, {loss} % lost and {reorder} % reordered; {relay}; {rebinding}; \
-         {:.0} s from {}.\n",
+         each lane {speed}; TCP waits {patience} before it repeats; {:.0} s from {}.\n",
         usage.lasted.as_secs_f64(),
         book.since
     )

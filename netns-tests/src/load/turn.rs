@@ -31,7 +31,7 @@ const STEP: Duration = Duration::from_millis(50);
 /// If a process ends, or the user ends it.
 pub(super) fn take(plan: &Plan, cast: &mut Cast, book: &Book, usage: &mut Usage, interrupt: &Interrupt) -> Result<()> {
     let pairs = pairs(&cast.members);
-    let lanes = lanes(&pairs, plan.seed);
+    let lanes = lanes(&pairs, plan);
     thread::scope(|scope| {
         let started = pairs.iter().try_for_each(|pair| echo::start(pair, book, scope));
         let started = started.and_then(|()| lanes.iter().try_for_each(|lane| bulk::start(lane, book, scope)));
@@ -64,12 +64,19 @@ fn pair(one: &Member, other: &Member) -> Pair {
 }
 
 /// Both ways of each pair.
-fn lanes(pairs: &[Pair], seed: u64) -> Vec<Lane> {
+fn lanes(pairs: &[Pair], plan: &Plan) -> Vec<Lane> {
     let both = pairs.iter().flat_map(|pair| {
         [(&pair.from, &pair.to, pair.there), (&pair.to, &pair.from, pair.here)]
             .map(|(from, to, addr)| (format!("{} > {}", from.name(), to.name()), from.clone(), to.clone(), addr))
     });
-    let lane = |(at, (name, from, to, addr))| Lane { name, from, to, addr, seed: seed.wrapping_add(at) };
+    let lane = |(at, (name, from, to, addr))| Lane {
+        name,
+        from,
+        to,
+        addr,
+        seed: plan.seed.wrapping_add(at),
+        rate: plan.rate * 1e6,
+    };
     (0..).zip(both).map(lane).collect()
 }
 
