@@ -56,7 +56,8 @@ fn at_the_relay(input: &mut Input<'_>) {
     let server: SocketAddr = ([192, 0, 2, 9], 3479).into();
     let mut client = RelayClient::new(now, server, ID, KEY, [5; 16], Role::Primary, &mut rng);
     while let Some(question) = client.poll_transmit(now, &mut rng) {
-        let (_, answer) = relay.handle_datagram(now, from, &question, &mut rng).expect("it answers who has the key");
+        let answer = relay.handle_datagram(now, from, &question, &mut rng).expect("it answers who has the key");
+        let (_, answer) = answer.into_bytes();
         assert_eq!(answer.len(), question.len());
         client.handle_answer(now, &answer);
     }

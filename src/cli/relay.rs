@@ -7,15 +7,18 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::actions::{say, warn};
+use super::network::warn_one_by_one;
 use super::signals::{Signals, exit_code};
 use super::{Outcome, env};
 use crate::config::{RelayArgs, context};
 use crate::link::clock;
-use crate::link::socket::Socket;
+use crate::link::socket::Room;
+use crate::link::sockets::{Sent, Sockets};
 use crate::privilege;
+use crate::proto::batch::{Batches, Bulk};
 use crate::proto::key::Secret;
-use crate::proto::relay_server::{Counts, RelayServer};
-use crate::proto::route::SocketId;
+use crate::proto::relay_server::{Counts, Outgoing, RelayServer};
+use crate::proto::route::{Route, SocketId};
 use crate::proto::transmit::Transmit;
 use crate::report::bytes;
 
@@ -24,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// How often a relay that is in use says so.
 const PROGRESS: Duration = Duration::from_secs(60);
+
+/// Reads before what was read is sent: each may bring 64 KiB.
+const TURN: usize = 8;
 
 /// The largest datagram read.
 const BUFFER: usize = 64 * 1024;
@@ -35,12 +41,12 @@ pub(super) async fn run(args: RelayArgs) -> Outcome {
     for name in keys.passphrases() {
         warn(&format!("the {name} is a passphrase: `mesh keygen` prints a key that nobody can guess"));
     }
-    let socket = Socket::bind(args.listen)?;
+    let sockets = Sockets::bind_one(args.listen)?;
     privilege::drop_all_capabilities();
-    say(&format!("relay on UDP port {}; runners of the same key reach it with --relay ADDRESS:{0}", socket.port()));
+    say(&format!("relay on UDP port {}; runners of the same key reach it with --relay ADDRESS:{0}", sockets.port()));
     let keys = keys.iter().map(|keys| (keys.key_id(), keys.relay())).collect();
-    let mut relay =
-        Relay { server: RelayServer::new(clock::now(), keys, Secret(rand::rng().random())), socket, lost: 0 };
+    let server = RelayServer::new(clock::now(), keys, Secret(rand::rng().random()));
+    let mut relay = Relay { server, sockets, batches: Batches::default(), stalled: None, lost: 0, one_by_one: false };
     let signal = relay.serve(&mut signals).await;
     say(&relay.summary());
     Ok(exit_code(signal))
@@ -48,8 +54,14 @@ pub(super) async fn run(args: RelayArgs) -> Outcome {
 
 struct Relay {
     server: RelayServer,
-    socket: Socket,
+    sockets: Sockets,
+    batches: Batches,
+    /// What the full socket did not take yet, and what tells when it does. Meanwhile nothing is read: what comes waits in the system, or is
+    /// lost there, as in any router.
+    stalled: Option<(Bulk, Room)>,
     lost: u64,
+    /// Whether it was told that batches are refused.
+    one_by_one: bool,
 }
 
 impl Relay {
@@ -60,7 +72,8 @@ impl Relay {
         loop {
             tokio::select! {
                 signal = signals.next() => return signal,
-                _ = self.socket.readable() => self.receive(&mut buffer, &mut rng),
+                _ = self.sockets.readable(), if self.stalled.is_none() => self.receive(&mut buffer, &mut rng),
+                () = made(self.stalled.as_ref().map(|(_, room)| room)) => self.send(),
                 _ = look.tick() => self.server.handle_timeout(clock::now()),
                 _ = progress.tick() => {
                     let counts = self.server.counts();
@@ -74,14 +87,46 @@ impl Relay {
 
     fn receive(&mut self, buffer: &mut [u8], rng: &mut ChaCha20Rng) {
         let now = clock::now();
-        while let Ok(Some(received)) = self.socket.try_receive(buffer) {
+        for _ in 0..TURN {
+            let Ok(Some(received)) = self.sockets.try_receive(SocketId::MAIN, buffer) else { break };
             for datagram in received.datagrams(buffer) {
-                if let Some((to, bytes)) = self.server.handle_datagram(now, received.from, datagram, rng) {
-                    let transmit = Transmit { socket: SocketId::MAIN, to, ttl: None, bytes };
-                    self.lost += u64::from(self.socket.send(&transmit).is_err());
+                match self.server.handle_datagram(now, received.from, datagram, rng) {
+                    Some(Outgoing::Frame(frame)) => {
+                        let route = Route::to(frame.to);
+                        self.batches.add(frame.head.to, route, frame.length(), |buffer| frame.write(buffer));
+                    }
+                    Some(Outgoing::Answer(to, bytes)) => {
+                        let transmit = Transmit { socket: SocketId::MAIN, to, ttl: None, bytes };
+                        self.lost += u64::from(self.sockets.send(&transmit).is_err());
+                    }
+                    None => {}
                 }
             }
         }
+        self.send();
+    }
+
+    fn send(&mut self) {
+        let mut stalled = self.stalled.take();
+        while let Some(bulk) = stalled.take().map(|(bulk, _)| bulk).or_else(|| self.next_bulk()) {
+            match self.sockets.send_bulk(&bulk) {
+                Sent::All => {}
+                Sent::Later => match self.sockets.room(SocketId::MAIN) {
+                    Ok(room) => return self.stalled = Some((bulk, room)),
+                    Err(_) => self.lost += bulk.batch.len() as u64,
+                },
+                Sent::Lost(count) | Sent::TooLong(count) => self.lost += count as u64,
+            }
+            self.batches.recycle(bulk.batch);
+            if !self.sockets.segments() && !std::mem::replace(&mut self.one_by_one, true) {
+                warn_one_by_one("this system or its network card takes datagrams");
+            }
+        }
+    }
+
+    fn next_bulk(&mut self) -> Option<Bulk> {
+        let batch = self.batches.pop()?;
+        Some(Bulk { socket: SocketId::MAIN, to: batch.route.addr()?, batch })
     }
 
     fn summary(&self) -> String {
@@ -91,5 +136,13 @@ impl Relay {
             "{sessions} runners of {runs} runs; {frames} datagrams ({passed}) passed on, {undeliverable} for nobody, {dropped} not authentic, {lost} \
              not sent"
         )
+    }
+}
+
+/// Until there is room; never, where nothing waits for any.
+async fn made(room: Option<&Room>) {
+    match room {
+        Some(room) => drop(room.made().await),
+        None => std::future::pending().await,
     }
 }

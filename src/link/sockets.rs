@@ -47,6 +47,16 @@ impl Sockets {
         Ok(Self { main, others: twin.into_iter().collect(), segments: true })
     }
 
+    /// Binds the main one alone.
+    pub fn bind_one(port: u16) -> Result<Self, Failure> {
+        Ok(Self { main: Socket::bind(port)?, others: BTreeMap::new(), segments: true })
+    }
+
+    /// Where the main one listens.
+    pub fn port(&self) -> u16 {
+        self.main.port()
+    }
+
     /// Fresh ones in the place of all.
     pub fn rebind(&mut self) -> Result<(), Failure> {
         let segments = self.segments;

@@ -50,6 +50,51 @@ pub struct Counts {
     pub dropped: u64,
 }
 
+/// What is to be sent.
+#[derive(Debug)]
+pub enum Outgoing<'d> {
+    /// To whoever has asked.
+    Answer(SocketAddr, Vec<u8>),
+    /// To another runner.
+    Frame(Frame<'d>),
+}
+
+impl Outgoing<'_> {
+    /// Where it goes, and the whole of it.
+    pub fn into_bytes(self) -> (SocketAddr, Vec<u8>) {
+        match self {
+            Self::Answer(to, bytes) => (to, bytes),
+            Self::Frame(frame) => (frame.to, relay::seal(frame.head, frame.datagram, &frame.key)),
+        }
+    }
+}
+
+/// A frame on its second hop.
+#[derive(Debug)]
+pub struct Frame<'d> {
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// Its head. In two runs the same role may be meant.
+    pub head: Head,
+    key: HopKey,
+    datagram: &'d [u8],
+}
+
+impl Frame<'_> {
+    /// How many bytes it has.
+    pub fn length(&self) -> usize {
+        relay::OVERHEAD + self.datagram.len()
+    }
+
+    /// Writes it into the beginning of `buffer`; `None` where it is longer.
+    pub fn write(&self, buffer: &mut [u8]) -> Option<usize> {
+        let buffer = buffer.get_mut(..self.length())?;
+        buffer[relay::OVERHEAD..].copy_from_slice(self.datagram);
+        relay::write(self.head, buffer, &self.key);
+        Some(buffer.len())
+    }
+}
+
 /// The state of a relay.
 pub struct RelayServer {
     keys: Vec<(KeyId, [u8; 32])>,
@@ -75,17 +120,17 @@ impl RelayServer {
 
     /// Takes a datagram; gives at most one to be sent, never to somebody who has not proven that it receives at its address, but for one
     /// answer as long as the question.
-    pub fn handle_datagram(
+    pub fn handle_datagram<'d>(
         &mut self,
         now: Instant,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &'d [u8],
         rng: &mut impl RngCore,
-    ) -> Option<(SocketAddr, Vec<u8>)> {
+    ) -> Option<Outgoing<'d>> {
         let answer = if relay::is_frame(datagram) {
-            self.pass(now, from, datagram)
+            self.pass(now, from, datagram).map(Outgoing::Frame)
         } else {
-            self.register(now, from, datagram, rng).map(|answer| (from, answer))
+            self.register(now, from, datagram, rng).map(|answer| Outgoing::Answer(from, answer))
         };
         if answer.is_none() {
             self.counts.dropped += 1;
@@ -112,7 +157,7 @@ impl RelayServer {
         runs.len()
     }
 
-    fn pass(&mut self, now: Instant, from: SocketAddr, frame: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+    fn pass<'d>(&mut self, now: Instant, from: SocketAddr, frame: &'d [u8]) -> Option<Frame<'d>> {
         let head = relay::head(frame)?;
         let session = self.sessions.get_mut(&from).filter(|session| session.place.1 == head.from && !head.relayed)?;
         let datagram = relay::open(frame, &session.key)?;
@@ -124,7 +169,7 @@ impl RelayServer {
         };
         self.counts.frames += 1;
         self.counts.bytes += datagram.len() as u64;
-        Some((to, relay::seal(Head { by: relay::SERVER, relayed: true, ..head }, datagram, &session.key)))
+        Some(Frame { to, head: Head { by: relay::SERVER, relayed: true, ..head }, key: session.key, datagram })
     }
 
     fn register(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], rng: &mut impl RngCore) -> Option<Vec<u8>> {
@@ -192,7 +237,7 @@ mod tests {
         let mut client = RelayClient::new(now, addr("192.0.2.9:7"), ID, KEY, [9; 16], role, rng);
         for _ in 0..2 {
             let question = client.poll_transmit(now, rng).expect("it asks at once");
-            let (to, answer) = server.handle_datagram(now, addr(at), &question, rng).expect("an answer");
+            let (to, answer) = server.handle_datagram(now, addr(at), &question, rng).expect("an answer").into_bytes();
             assert_eq!((to, answer.len()), (addr(at), question.len()));
             client.handle_answer(now, &answer);
         }
@@ -207,7 +252,14 @@ mod tests {
         let one = registered(&mut server, now, "198.51.100.1:1", Role::Primary, &mut rng);
         let two = registered(&mut server, now, "198.51.100.2:2", Role::Aux(0), &mut rng);
         let frame = one.seal(Role::Aux(0), b"hello");
-        let (to, passed) = server.handle_datagram(now, addr("198.51.100.1:1"), &frame, &mut rng).expect("it passes");
+        let passed = server.handle_datagram(now, addr("198.51.100.1:1"), &frame, &mut rng).expect("it passes");
+        let mut buffer = [0; 100];
+        let Outgoing::Frame(frame) = &passed else { panic!("{passed:?} is no frame") };
+        assert_eq!(frame.write(&mut buffer), Some(frame.length()));
+        assert_eq!(frame.write(&mut buffer[..frame.length() - 1]), None);
+        let written = buffer[..frame.length()].to_vec();
+        let (to, passed) = passed.into_bytes();
+        assert_eq!(written, passed);
         assert_eq!(to, addr("198.51.100.2:2"));
         assert_eq!(two.open(&passed), Some((Role::Primary, &b"hello"[..])));
         assert_eq!(server.counts(), Counts { sessions: 2, frames: 1, bytes: 5, ..Counts::default() });
@@ -235,7 +287,8 @@ mod tests {
         let mut client = registered(&mut server, now, "198.51.100.1:1", Role::Primary, &mut rng);
         let later = now + Duration::from_secs(10);
         let again = client.poll_transmit(later, &mut rng).expect("it holds its place");
-        let (to, answer) = server.handle_datagram(later, addr("203.0.113.6:6"), &again, &mut rng).expect("a challenge");
+        let (to, answer) =
+            server.handle_datagram(later, addr("203.0.113.6:6"), &again, &mut rng).expect("a challenge").into_bytes();
         assert_eq!((to, answer.len()), (addr("203.0.113.6:6"), again.len()));
         assert_eq!(server.counts().sessions, 1);
         assert_eq!(server.places.values().copied().collect::<Vec<_>>(), [addr("198.51.100.1:1")]);

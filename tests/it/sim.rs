@@ -18,7 +18,7 @@ use mesh::proto::node::{Config, Node};
 use mesh::proto::overlay::Prefix;
 use mesh::proto::packets::Packets;
 use mesh::proto::probe::Farewell;
-use mesh::proto::relay_server::RelayServer;
+use mesh::proto::relay_server::{Outgoing, RelayServer};
 use mesh::proto::role::Role;
 use mesh::proto::route::{Route, SocketId};
 use mesh::proto::super_packet::SuperPacket;
@@ -470,6 +470,7 @@ impl Internet {
         if to == relay_addr() {
             let answer =
                 self.relay.as_mut().and_then(|relay| relay.handle_datagram(self.now, from, bytes, &mut self.rng));
+            let answer = answer.map(Outgoing::into_bytes);
             return answer.into_iter().for_each(|(back, bytes)| self.fly(to, back, bytes));
         }
         let Some(site) = (0..self.sites.len()).find(|site| to.ip() == outside(*site)) else { return };
