@@ -299,10 +299,11 @@ impl Link {
 
     /// In the order in which it was sealed. What a full socket does not take waits.
     fn send_bulk(&mut self) {
-        while let Some(bulk) = self.stalled.pop_front().or_else(|| self.node.poll_batch()) {
-            match self.sockets.send_bulk(&bulk) {
+        while let Some(mut bulk) = self.stalled.pop_front().or_else(|| self.node.poll_batch()) {
+            match self.sockets.send_bulk(&mut bulk) {
                 Sent::All => {}
-                Sent::Later => {
+                Sent::Later(count) => {
+                    self.lose("datagram the system would not send", count);
                     self.stalled.push_front(bulk);
                     break;
                 }

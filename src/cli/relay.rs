@@ -108,13 +108,16 @@ impl Relay {
 
     fn send(&mut self) {
         let mut stalled = self.stalled.take();
-        while let Some(bulk) = stalled.take().map(|(bulk, _)| bulk).or_else(|| self.next_bulk()) {
-            match self.sockets.send_bulk(&bulk) {
+        while let Some(mut bulk) = stalled.take().map(|(bulk, _)| bulk).or_else(|| self.next_bulk()) {
+            match self.sockets.send_bulk(&mut bulk) {
                 Sent::All => {}
-                Sent::Later => match self.sockets.room(SocketId::MAIN) {
-                    Ok(room) => return self.stalled = Some((bulk, room)),
-                    Err(_) => self.lost += bulk.batch.len() as u64,
-                },
+                Sent::Later(count) => {
+                    self.lost += count as u64;
+                    match self.sockets.room(SocketId::MAIN) {
+                        Ok(room) => return self.stalled = Some((bulk, room)),
+                        Err(_) => self.lost += bulk.batch.len() as u64,
+                    }
+                }
                 Sent::Lost(count) | Sent::TooLong(count) => self.lost += count as u64,
             }
             self.batches.recycle(bulk.batch);

@@ -36,6 +36,17 @@ pub struct Socket {
     control: Vec<u8>,
 }
 
+/// What became of the datagrams of a batch that were sent one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OneByOne {
+    /// How many had their turn before the socket was full.
+    pub tried: usize,
+    /// How many of those the system did not take.
+    pub lost: usize,
+    /// How many of those were too long for it.
+    pub too_long: usize,
+}
+
 /// Watches a full socket until it takes more.
 #[derive(Debug)]
 pub struct Room(AsyncFd<socket2::Socket>);
@@ -158,15 +169,22 @@ impl Socket {
         Ok(())
     }
 
-    /// As [`Self::send_batch`], with a call for each; tells how many the system did not take, and how many of those were too long for it.
-    pub fn send_one_by_one(&self, to: SocketAddr, batch: &Batch) -> (usize, usize) {
-        let to = SockaddrStorage::from(to);
-        let send = |datagram: &[u8]| {
+    /// As [`Self::send_batch`], with a call for each, until the socket is full.
+    pub fn send_one_by_one(&self, to: SocketAddr, batch: &Batch) -> OneByOne {
+        let (to, mut outcome) = (SockaddrStorage::from(to), OneByOne::default());
+        for datagram in batch.datagrams() {
             let data = [IoSlice::new(datagram)];
-            sendmsg(self.socket.as_raw_fd(), &data, &[], MsgFlags::MSG_DONTWAIT, Some(&to)).err()
-        };
-        let errors: Vec<Errno> = batch.datagrams().filter_map(send).collect();
-        (errors.len(), errors.iter().filter(|error| **error == Errno::EMSGSIZE).count())
+            match sendmsg(self.socket.as_raw_fd(), &data, &[], MsgFlags::MSG_DONTWAIT, Some(&to)) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => break,
+                Err(error) => {
+                    outcome.lost += 1;
+                    outcome.too_long += usize::from(error == Errno::EMSGSIZE);
+                }
+            }
+            outcome.tried += 1;
+        }
+        outcome
     }
 }
 

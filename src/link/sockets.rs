@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use crate::exit::Failure;
 use crate::link::interfaces;
-use crate::link::socket::{Received, Room, Socket};
+use crate::link::socket::{OneByOne, Received, Room, Socket};
 use crate::proto::batch::Bulk;
 use crate::proto::route::SocketId;
 use crate::proto::transmit::Transmit;
@@ -23,6 +23,8 @@ use crate::proto::transmit::Transmit;
 pub struct Sockets {
     main: Socket,
     others: BTreeMap<SocketId, Socket>,
+    /// The one that had its turn last: the next search begins behind it.
+    last: SocketId,
     segments: bool,
 }
 
@@ -31,8 +33,8 @@ pub struct Sockets {
 pub enum Sent {
     /// It left.
     All,
-    /// Nothing of it left, as the socket is full.
-    Later,
+    /// What is in it now has not left yet, as the socket is full. So many others did not leave at all.
+    Later(usize),
     /// So many datagrams of it did not leave.
     Lost(usize),
     /// Likewise, as the interface on the way has become too narrow for them.
@@ -44,12 +46,12 @@ impl Sockets {
     pub fn bind(port: u16) -> Result<Self, Failure> {
         let main = Socket::bind(port)?;
         let twin = Socket::bind_v6().map(|twin| (SocketId::V6, twin));
-        Ok(Self { main, others: twin.into_iter().collect(), segments: true })
+        Ok(Self { main, others: twin.into_iter().collect(), last: SocketId::MAIN, segments: true })
     }
 
     /// Binds the main one alone.
     pub fn bind_one(port: u16) -> Result<Self, Failure> {
-        Ok(Self { main: Socket::bind(port)?, others: BTreeMap::new(), segments: true })
+        Ok(Self { main: Socket::bind(port)?, others: BTreeMap::new(), last: SocketId::MAIN, segments: true })
     }
 
     /// Where the main one listens.
@@ -70,10 +72,11 @@ impl Sockets {
         interfaces::host_addresses(self.main.port(), twin)
     }
 
-    /// Waits until one of them has a datagram, and says which.
+    /// Waits until one of them has a datagram, and says which: in turn, so that one that always has some leaves time for the others.
     pub async fn readable(&self) -> io::Result<SocketId> {
         poll_fn(|context| {
-            for (id, socket) in self.all() {
+            let behind = self.all().filter(|(id, _)| *id > self.last);
+            for (id, socket) in behind.chain(self.all().filter(|(id, _)| *id <= self.last)) {
                 if let Poll::Ready(ready) = socket.poll_readable(context) {
                     return Poll::Ready(ready.map(|()| id));
                 }
@@ -85,6 +88,7 @@ impl Sockets {
 
     /// What is there on one of them; `None` when there is nothing.
     pub fn try_receive(&mut self, id: SocketId, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        self.last = id;
         self.get_mut(id).map_or(Ok(None), |socket| socket.try_receive(buffer))
     }
 
@@ -102,20 +106,22 @@ impl Sockets {
         self.get(id).ok_or_else(none)?.room()
     }
 
-    /// Sends a batch now; [`Sent::Later`] where the socket is full.
-    pub fn send_bulk(&mut self, bulk: &Bulk) -> Sent {
+    /// Sends a batch now. Where the socket is full, what has left is not in the batch any more.
+    pub fn send_bulk(&mut self, bulk: &mut Bulk) -> Sent {
         let Some(socket) = self.get(bulk.socket) else { return Sent::Lost(bulk.batch.len()) };
         if self.segments || bulk.batch.len() == 1 {
             match socket.send_batch(bulk.to, &bulk.batch) {
                 Ok(()) => return Sent::All,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Later,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Sent::Later(0),
                 Err(error) if !is_refusal(&error) => return Sent::Lost(bulk.batch.len()),
                 Err(_) => {}
             }
         }
-        let (lost, too_long) = socket.send_one_by_one(bulk.to, &bulk.batch);
-        self.segments &= !tells_of_batches(bulk.batch.len(), lost, too_long);
+        let OneByOne { tried, lost, too_long } = socket.send_one_by_one(bulk.to, &bulk.batch);
+        self.segments &= !tells_of_batches(tried, lost, too_long);
+        bulk.batch.skip(tried);
         match (lost, too_long) {
+            _ if !bulk.batch.is_empty() => Sent::Later(lost),
             (0, _) => Sent::All,
             (_, 0) => Sent::Lost(lost),
             _ => Sent::TooLong(lost),
@@ -196,8 +202,8 @@ mod tests {
     async fn a_batch_arrives_as_the_datagrams_that_it_is_made_of() {
         let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let mut sockets = Sockets::bind(0).expect("a free port");
-        let bulk = bulk(receiver.local_addr().expect("bound"));
-        assert_eq!(sockets.send_bulk(&bulk), Sent::All);
+        let mut bulk = bulk(receiver.local_addr().expect("bound"));
+        assert_eq!(sockets.send_bulk(&mut bulk), Sent::All);
         assert_eq!(received(&receiver), SENT);
         assert!(sockets.segments());
     }
@@ -207,12 +213,31 @@ mod tests {
         let receiver = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let mut sockets = Sockets::bind(0).expect("a free port");
         sockets.main.refuse_batches();
-        let bulk = bulk(receiver.local_addr().expect("bound"));
+        let to = receiver.local_addr().expect("bound");
         for _ in 0..2 {
-            assert_eq!(sockets.send_bulk(&bulk), Sent::All);
+            assert_eq!(sockets.send_bulk(&mut bulk(to)), Sent::All);
             assert_eq!(received(&receiver), SENT);
             assert!(!sockets.segments());
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_always_has_something_leaves_the_others_their_turn() {
+        let mut sockets = Sockets::bind(0).expect("a free port");
+        let other = SocketId::FIRST_OF_SPRAY;
+        sockets.others.insert(other, Socket::bind(0).expect("a free port"));
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let (mut buffer, mut turns) = (vec![0; 1 << 16], vec![]);
+        for port in [sockets.main.port(), sockets.others[&other].port()].repeat(2) {
+            sender.send_to(b"x", ("127.0.0.1", port)).expect("sent");
+        }
+        while turns.len() < 4 {
+            let id = sockets.readable().await.expect("a socket");
+            let read = sockets.try_receive(id, &mut buffer[..1]).expect("a datagram");
+            turns.extend(read.map(|_| id));
+        }
+        assert_eq!(turns.iter().filter(|id| **id == other).count(), 2);
+        assert_eq!(turns[..2].iter().filter(|id| **id == other).count(), 1, "{turns:?}");
     }
 
     #[test]
@@ -226,7 +251,7 @@ mod tests {
     async fn what_comes_at_once_is_read_datagram_by_datagram() {
         let (mut one, mut other) = (Sockets::bind(0).expect("a free port"), Sockets::bind(0).expect("a free port"));
         let to = SocketAddr::from(([127, 0, 0, 1], other.main.port()));
-        assert_eq!(one.send_bulk(&bulk(to)), Sent::All);
+        assert_eq!(one.send_bulk(&mut bulk(to)), Sent::All);
         let (mut buffer, mut got) = (vec![0; 1 << 16], vec![]);
         while got.len() < SENT.len() {
             let id = other.readable().await.expect("a socket");

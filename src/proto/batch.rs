@@ -19,7 +19,7 @@ const MOST_SPARE: usize = 32;
 
 /// The datagrams.
 ///
-/// INVARIANT: `used` is at most the buffer's length, and all datagrams in it but the last have `segment_size` bytes.
+/// INVARIANT: `begin` is at most `used`, which is at most the buffer's length, and all datagrams between but the last have `segment_size` bytes.
 #[derive(Debug)]
 pub struct Batch {
     /// For whom.
@@ -27,6 +27,7 @@ pub struct Batch {
     /// By which route. A relayed one leaves room for the relay's frame before each datagram.
     pub route: Route,
     buffer: Vec<u8>,
+    begin: usize,
     used: usize,
     segment_size: usize,
     count: usize,
@@ -37,12 +38,12 @@ pub struct Batch {
 impl Batch {
     fn new(to: Role, route: Route, mut buffer: Vec<u8>) -> Self {
         buffer.resize(LONGEST, 0);
-        Self { to, route, buffer, used: 0, segment_size: 0, count: 0, closed: false }
+        Self { to, route, buffer, begin: 0, used: 0, segment_size: 0, count: 0, closed: false }
     }
 
     /// All datagrams, one behind the other.
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.used]
+        &self.buffer[self.begin..self.used]
     }
 
     /// The length of each but the last.
@@ -67,7 +68,14 @@ impl Batch {
 
     /// One by one, to be changed.
     pub fn datagrams_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.buffer[..self.used].chunks_mut(self.segment_size.max(1))
+        self.buffer[self.begin..self.used].chunks_mut(self.segment_size.max(1))
+    }
+
+    /// Forgets so many at its front, which have left.
+    pub fn skip(&mut self, datagrams: usize) {
+        let datagrams = datagrams.min(self.count);
+        self.begin = (self.begin + datagrams * self.segment_size).min(self.used);
+        self.count -= datagrams;
     }
 
     fn has_room(&self, len: usize) -> bool {
@@ -195,6 +203,19 @@ mod tests {
 
     fn all(batches: &mut Batches) -> Vec<Vec<Vec<u8>>> {
         std::iter::from_fn(|| batches.pop()).map(|batch| batch.datagrams().map(<[u8]>::to_vec).collect()).collect()
+    }
+
+    #[test]
+    fn what_has_left_is_skipped() {
+        let mut batches = Batches::default();
+        for datagram in [b"one", b"two", b"six"] {
+            add(&mut batches, direct(1), datagram);
+        }
+        let mut batch = batches.pop().expect("one");
+        batch.skip(2);
+        assert_eq!((batch.bytes(), batch.len(), batch.datagrams().count()), (&b"six"[..], 1, 1));
+        batch.skip(7);
+        assert!(batch.is_empty() && batch.bytes().is_empty());
     }
 
     #[test]

@@ -171,8 +171,8 @@ impl Simulated {
         while let Some(transmit) = self.node.poll_transmit() {
             let _ = self.sockets.send(&transmit);
         }
-        while let Some(bulk) = self.node.poll_batch() {
-            self.sockets.send_bulk(&bulk);
+        while let Some(mut bulk) = self.node.poll_batch() {
+            self.sockets.send_bulk(&mut bulk);
             self.node.recycle(bulk);
         }
         self.node.swap_inner(&mut self.inner);
