@@ -58,7 +58,10 @@ impl Journal {
                 say(&format!("{role} is now reached {how}"));
                 self.note(*role, at, kind(*to), if to.is_direct() { "a direct path was found" } else { why });
             }
-            Event::Mtu { role, mtu } => {
+            Event::Mtu { role, mtu, narrower: false } => {
+                say(&format!("{role}: packets of up to {mtu} bytes get through again"));
+            }
+            Event::Mtu { role, mtu, narrower: true } => {
                 warn(&format!(
                     "M402 {role}: packets above {mtu} bytes do not get through, so shorter ones are sent; hint: an MTU of 1500 on the way is faster"
                 ));

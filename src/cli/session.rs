@@ -266,7 +266,7 @@ impl Session {
 
     /// Whether a peer may have moved, which its announcement tells as soon as it is there.
     pub(super) fn doubt(&self, doubt: bool) {
-        self.awaiting.send_if_modified(|now| std::mem::replace(&mut now.doubt, doubt) != doubt);
+        self.awaiting.send_if_modified(|now| !std::mem::replace(&mut now.doubt, doubt) && doubt);
     }
 
     /// The mesh as it is now.

@@ -40,6 +40,12 @@ const COMPARING: Duration = Duration::from_secs(5);
 /// How often they are.
 const COMPARE: Duration = Duration::from_secs(1);
 
+/// A direct route that has been left for a relay `n` times, each within [`FORGIVEN`] of the one before, comes back after this times `2^n - 2`, and
+/// after no more than the other: at once after the first time.
+const HOLD: Duration = Duration::from_millis(500);
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
+const FORGIVEN: Duration = Duration::from_secs(60);
+
 /// While searching: pings through each relay.
 const RELAYING: Ladder = Ladder { front_ms: &[0, 100, 200, 500, 1000], every: Some(Duration::from_secs(2)) };
 
@@ -59,6 +65,8 @@ pub struct PathAgent {
     selected: Option<Route>,
     /// When the selected route was, if it is direct and others are still measured beside it.
     comparing_since: Option<Instant>,
+    /// How often a direct route has been left for a relay lately, and when that was last.
+    left: (u32, Option<Instant>),
     mtu: MtuSearch,
     due: Vec<Ping>,
     in_flight: Flight,
@@ -78,6 +86,7 @@ impl PathAgent {
             pairs: BTreeMap::new(),
             selected: None,
             comparing_since: None,
+            left: (0, None),
             mtu: MtuSearch::new(now),
             due: vec![],
             in_flight: Flight::default(),
@@ -98,6 +107,11 @@ impl PathAgent {
     /// The largest inner packet that it takes, as far as is known.
     pub fn mtu(&self) -> u16 {
         self.mtu.mtu()
+    }
+
+    /// Likewise, once the search for it has ended.
+    pub fn found_mtu(&self) -> Option<u16> {
+        self.mtu.is_found().then(|| self.mtu.mtu())
     }
 
     /// Whether a direct route carries data and answers.
@@ -200,7 +214,7 @@ impl PathAgent {
         let pair = self.pairs.entry(route).or_insert_with(|| Pair::new(now, COMPARE));
         pair.handle_answer(now, Some(now - at), pause);
         if self.selected == Some(route) {
-            self.mtu.handle_answer(ping.length);
+            self.mtu.handle_answer(now, ping.length);
         }
         self.choose(now);
     }
@@ -248,10 +262,10 @@ impl PathAgent {
         self.choose(now);
         self.search(now, may_probe);
         self.ask_relays(now);
-        if let Some(route) = self.selected
-            && let Some(length) = self.mtu.take(now, !self.is_uneasy())
-        {
-            self.due.push(Ping::padded(route, length));
+        if let Some(route) = self.selected {
+            let lively = self.last_data.is_some_and(|at| now - at <= LIVELY_FOR);
+            let lengths = self.mtu.take(now, !self.is_uneasy(), lively);
+            self.due.extend(lengths.into_iter().map(|length| Ping::padded(route, length)));
         }
     }
 
@@ -328,6 +342,9 @@ impl PathAgent {
             Some((_, current)) if current.is_suspect() => true,
             Some(_) if pair.is_silent() => false,
             Some((_, current)) if current.is_silent() => true,
+            Some((route, _)) if !route.is_direct() && best.is_direct() => {
+                self.held_until().is_none_or(|until| until <= now)
+            }
             Some((route, current)) => {
                 best.tier() < route.tier() || best.tier() == route.tier() && pair.is_much_faster_than(current)
             }
@@ -343,12 +360,24 @@ impl PathAgent {
         if self.selected.is_none_or(|before| before.tier() != route.tier()) {
             self.mtu = MtuSearch::new(now);
         }
+        if !route.is_direct() && self.selected.is_some_and(|before| before.is_direct()) {
+            let (times, last) = self.left;
+            let lately = last.is_some_and(|last| now - last < FORGIVEN);
+            self.left = (if lately { times.saturating_add(1) } else { 1 }, Some(now));
+        }
         self.selected = Some(route);
         self.comparing_since = (route.tier() != Tier::Relayed).then_some(now);
         let pause = self.pace(now);
-        if let Some(pair) = self.pairs.get_mut(&route) {
+        if let Some(pair) = self.pairs.get_mut(&route).filter(|pair| !pair.is_silent()) {
             pair.handle_answer(now, None, pause);
         }
+    }
+
+    /// Until when a direct route has to wait though it answers.
+    fn held_until(&self) -> Option<Instant> {
+        let (times, last) = self.left;
+        let hold = HOLD * 2_u32.saturating_pow(times).saturating_sub(2).min(1000);
+        last.map(|last| last + hold.min(LONGEST_HOLD))
     }
 
     fn pace(&self, now: Instant) -> Duration {

@@ -379,7 +379,7 @@ impl Peer {
             self.talk.repeat(now, route, opened, Line { peer, keys, around });
         }
         self.notice_silence(now, around.out);
-        self.notice_changes(now, around.out);
+        self.notice_changes(around.out);
         self.drive_handshake(now, around.own, around.out);
         self.confirm(now, around.out);
     }

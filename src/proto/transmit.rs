@@ -41,8 +41,8 @@ pub enum Event {
     Up { role: Role, connect: Duration, route: Route },
     /// Packets for this peer take another kind of way: over a relay, or direct again.
     Rerouted { role: Role, from: Route, to: Route },
-    /// Larger inner packets than this do not get through to this peer.
-    Mtu { role: Role, mtu: u16 },
+    /// Larger inner packets than this do not get through to this peer; before, it was more (`narrower`) or less.
+    Mtu { role: Role, mtu: u16, narrower: bool },
     /// Without a path to the primary: announcements of other aux are asked for, as one of them may relay.
     Stranded,
     /// Nothing was heard of a peer for a while.

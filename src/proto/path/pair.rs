@@ -28,6 +28,9 @@ pub(super) struct Pair {
     /// When the first of those left, and for how long it had been unanswered when the last one did.
     asked: Option<Instant>,
     waited: Duration,
+    /// When a ping left that none has followed: what answers it measures the way. Of several that wait, some have waited for a process that stood
+    /// still.
+    measuring: Option<Instant>,
     next_ping: Instant,
     /// When a ping asks why nothing comes back for the data that was sent.
     brink: Option<Instant>,
@@ -36,7 +39,15 @@ pub(super) struct Pair {
 impl Pair {
     /// One that has just been heard; its next ping comes after `pause`.
     pub(super) fn new(now: Instant, pause: Duration) -> Self {
-        Self { rtt: None, unanswered: 0, asked: None, waited: Duration::ZERO, next_ping: now + pause, brink: None }
+        Self {
+            rtt: None,
+            unanswered: 0,
+            asked: None,
+            waited: Duration::ZERO,
+            measuring: None,
+            next_ping: now + pause,
+            brink: None,
+        }
     }
 
     /// The average round trip.
@@ -70,8 +81,10 @@ impl Pair {
         if std::mem::take(&mut self.unanswered) > 0 {
             self.next_ping = now + pause;
         }
-        // What is older was asked before one of the two, or the network, stood still.
-        if let Some(sample) = sample.filter(|sample| *sample < LATE) {
+        let alone = |sample: Duration| self.measuring.is_some_and(|at| now - at == sample);
+        let measures = |sample: &Duration| *sample < LATE && (self.rtt.is_none() || alone(*sample));
+        if let Some(sample) = sample.filter(measures) {
+            self.measuring = None;
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * (RTT_WEIGHT - 1) + sample) / RTT_WEIGHT));
         }
     }
@@ -94,6 +107,7 @@ impl Pair {
         if due {
             self.unanswered = self.unanswered.saturating_add(1);
             self.waited = now - *self.asked.get_or_insert(now);
+            self.measuring = (self.unanswered == 1).then_some(now);
             self.next_ping = now + ANXIOUS;
             let in_haste = self.brink.is_some() && self.waited < ANXIOUS;
             self.brink = in_haste.then(|| now + self.patience(HASTE));
@@ -200,6 +214,24 @@ mod tests {
         pair.handle_answer(now, Some(ms(10)), ms(0));
         pair.handle_answer(now, Some(ms(20_000)), ms(0));
         assert_eq!(pair.rtt(), Some(ms(10)));
+    }
+
+    #[test]
+    fn pings_that_waited_for_a_process_that_stood_still_are_no_measure_of_the_way() {
+        let now = Instant::now();
+        let mut pair = Pair::new(now, ms(9000));
+        pair.handle_answer(now, Some(ms(1)), ms(9000));
+        pair.handle_sent(now);
+        let asked = pings(&mut pair, now, 1500);
+        assert!(asked.len() > 3);
+        for at in asked {
+            pair.handle_answer(now + ms(1500), Some(ms(1500 - at)), ms(2000));
+        }
+        assert_eq!(pair.rtt(), Some(ms(1)));
+        assert!(pair.take(now + ms(3500)));
+        pair.handle_answer(now + ms(3517), None, ms(2000));
+        pair.handle_answer(now + ms(3517), Some(ms(17)), ms(2000));
+        assert_eq!(pair.rtt(), Some(ms(3)), "one that was sent alone is, whatever else came back first");
     }
 
     #[test]

@@ -136,6 +136,31 @@ fn a_path_that_does_not_answer_is_suspected_within_six_seconds_and_searched_for_
     assert!(!path.is_suspect());
 }
 
+#[test]
+fn a_direct_route_that_fails_again_and_again_is_left_for_a_relay_less_and_less_often() {
+    let start = Instant::now();
+    let relay = Relay::Peer(Role::Primary);
+    let mut path = agent(start, true);
+    path.set_relays(start, &BTreeSet::from([relay]), BTreeSet::from([relay]));
+    let (mut changes, mut before) = (vec![], None);
+    for ms in (0..60_000).step_by(10) {
+        let now = start + Duration::from_millis(ms);
+        path.handle_sent(now);
+        for (transaction, (route, _)) in numbered(&mut path, now) {
+            // It fails for 0.9 of every 1.5 s.
+            if !route.is_direct() || route == to(MAPPED) && (ms < 3000 || ms % 1500 < 600) {
+                path.handle_pong(now, transaction, route);
+            }
+        }
+        if path.selected() != before {
+            before = path.selected();
+            changes.push((ms, before.is_some_and(|route| route.is_direct())));
+        }
+    }
+    assert!((3..=14).contains(&changes.len()), "{changes:?}");
+    assert!(changes.windows(2).all(|pair| pair[0].1 != pair[1].1), "{changes:?}");
+}
+
 fn to(text: &str) -> Route {
     Route::to(text.parse().expect("an address"))
 }

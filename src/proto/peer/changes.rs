@@ -100,7 +100,7 @@ impl Peer {
     /// A peer that was silent or has moved is back once there is a path that answers.
     pub(super) fn hear(&mut self, now: Instant, out: &mut Output) {
         self.heard_at = now;
-        self.notice_changes(now, out);
+        self.notice_changes(out);
         let Some(route) = self.path.selected().filter(|_| !self.path.is_suspect()) else { return };
         let (role, suspected) = (self.announcement.role, self.suspected.take());
         match (self.state, suspected) {
@@ -114,14 +114,14 @@ impl Peer {
     }
 
     /// Tells of another kind of route, of silence, and of a narrow path.
-    pub(super) fn notice_changes(&mut self, now: Instant, out: &mut Output) {
+    pub(super) fn notice_changes(&mut self, out: &mut Output) {
         let (role, selected) = (self.announcement.role, self.path.selected());
         self.was_direct |= self.path.is_direct();
         if self.state != State::Up {
             return;
         }
         if self.path.is_suspect() && self.suspected.is_none() {
-            self.suspected = Some(now);
+            self.suspected = Some(self.heard_at);
             out.events.push_back(Event::Suspect { role });
         }
         if let (Some(to), Some(from)) = (selected, self.told)
@@ -132,8 +132,11 @@ impl Peer {
                 out.events.push_back(Event::Rerouted { role, from, to });
             }
         }
-        if selected.is_some() && std::mem::replace(&mut self.told_mtu, self.path.mtu()) != self.path.mtu() {
-            out.events.push_back(Event::Mtu { role, mtu: self.path.mtu() });
+        if let Some(mtu) = self.path.found_mtu().filter(|_| selected.is_some()) {
+            let before = std::mem::replace(&mut self.told_mtu, mtu);
+            if before != mtu {
+                out.events.push_back(Event::Mtu { role, mtu, narrower: mtu < before });
+            }
         }
     }
 
