@@ -28,6 +28,9 @@ const ENDS: [[u8; 4]; 2] = [[10, 77, 0, 2], [10, 77, 0, 1]];
 /// What one packet is cut into; more shows nothing new and takes long.
 const MOST_SEGMENTS: usize = 200;
 
+/// What is behind the headers, in bytes; more takes its time alone.
+const MOST_PAYLOAD: usize = 16_000;
+
 /// Of IPv4 and TCP.
 const LONGEST_HEADERS: usize = 120;
 
@@ -50,7 +53,7 @@ fn native(header: &[u8; 10], at: usize) -> usize {
 /// Any packet behind any virtio header: refused for a reason, or cut as it should be.
 fn cut(input: &mut Input<'_>) {
     let mtu = usize::from(u16::from_be_bytes(input.array()));
-    let (header, mut original) = inner::super_packet(input, usize::from(u16::MAX));
+    let (header, mut original) = inner::super_packet(input, MOST_PAYLOAD);
     original.truncate(LONGEST_HEADERS + MOST_SEGMENTS * native(&header, 4).min(mtu).max(1));
     let (kind, size, place) = (header[1], native(&header, 4), native(&header, 6) + native(&header, 8));
     let wanted = match kind {
