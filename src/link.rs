@@ -24,7 +24,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::link::device::{Device, Read};
-use crate::link::socket::Room;
+use crate::link::socket::{Room, made};
 use crate::link::sockets::{Sent, Sockets};
 use crate::proto::announcement::Announcement;
 use crate::proto::batch::Bulk;
@@ -177,7 +177,7 @@ impl Link {
                     self.receive(ready, &mut buffer);
                     self.read_tun(Ok(()), &mut buffer);
                 }
-                () = made(self.room.as_ref()) => {}
+                () = made(self.room.as_ref().map(|(_, room)| room)) => {}
                 ready = self.tun.readable(), if !full && self.errors < MOST_ERRORS => self.read_tun(ready, &mut buffer),
             }
         }
@@ -356,15 +356,6 @@ impl Link {
             *self.lost.entry(cause).or_default() += count as u64;
             tracing::trace!(cause, count, "lost");
         }
-    }
-}
-
-/// Until there is room; never, where nothing waits for any.
-async fn made(room: Option<&(SocketId, Room)>) {
-    match room {
-        // A socket that fails is tried again, which tells why.
-        Some((_, room)) => drop(room.made().await),
-        None => std::future::pending().await,
     }
 }
 

@@ -12,7 +12,7 @@ use super::signals::{Signals, exit_code};
 use super::{Outcome, env};
 use crate::config::{RelayArgs, context};
 use crate::link::clock;
-use crate::link::socket::Room;
+use crate::link::socket::{Room, made};
 use crate::link::sockets::{Sent, Sockets};
 use crate::privilege;
 use crate::proto::batch::{Batches, Bulk};
@@ -139,13 +139,5 @@ impl Relay {
             "{sessions} runners of {runs} runs; {frames} datagrams ({passed}) passed on, {undeliverable} for nobody, {dropped} not authentic, {lost} \
              not sent"
         )
-    }
-}
-
-/// Until there is room; never, where nothing waits for any.
-async fn made(room: Option<&Room>) {
-    match room {
-        Some(room) => drop(room.made().await),
-        None => std::future::pending().await,
     }
 }

@@ -59,6 +59,14 @@ impl Room {
     }
 }
 
+/// Until there is room; never, where nothing waits for any. A socket that fails has some: who tries it again learns why.
+pub async fn made(room: Option<&Room>) {
+    match room {
+        Some(room) => drop(room.made().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// What came in at once: datagrams of one sender, all of one length but for the last (`UDP_GRO` of Linux).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
