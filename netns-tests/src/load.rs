@@ -7,6 +7,7 @@ mod cast;
 mod content;
 mod echo;
 mod patient;
+mod silence;
 mod table;
 mod turn;
 mod verdict;

@@ -96,6 +96,8 @@ pub(super) struct Book {
     broken: Mutex<Faults>,
     rebindings: Mutex<Vec<(String, Duration)>>,
     pauses: Mutex<[[Pauses; 2]; 4]>,
+    /// What TCP said of transfers that stood still.
+    silences: Mutex<Faults>,
 }
 
 impl Book {
@@ -116,6 +118,7 @@ impl Book {
             broken: Mutex::default(),
             rebindings: Mutex::default(),
             pauses: Mutex::default(),
+            silences: Mutex::default(),
         }
     }
 
@@ -153,6 +156,14 @@ impl Book {
 
     pub(super) fn broken(&self) -> MutexGuard<'_, Faults> {
         lock(&self.broken)
+    }
+
+    pub(super) fn note_silence(&self, what: String) {
+        self.note_fault(&self.silences, what);
+    }
+
+    pub(super) fn silences(&self) -> MutexGuard<'_, Faults> {
+        lock(&self.silences)
     }
 
     pub(super) fn note_rebinding(&self, who: &str) {
@@ -223,6 +234,11 @@ impl<'a> Pulse<'a> {
         if let Some(last) = lock(&self.last).replace(Instant::now()) {
             self.book.note_pause(self.kind, self.who, last);
         }
+    }
+
+    /// How long nothing has come that should have.
+    pub(super) fn silent_for(&self) -> Duration {
+        lock(&self.last).map_or(Duration::ZERO, |last| last.elapsed())
     }
 
     /// Nothing more is to come; until now it should have.

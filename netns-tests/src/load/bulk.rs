@@ -2,7 +2,7 @@
 //! what was to come, and says how many there were. Not here: between whom.
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use super::book::{Book, Kind, Pulse};
 use super::content;
 use super::patient::{self, Patient};
+use super::silence;
 use crate::lab::Runner;
 
 /// As many small ones as large ones, on a logarithmic scale.
@@ -43,26 +44,31 @@ pub(super) fn start<'scope>(lane: &'scope Lane, book: &'scope Book, scope: &'sco
     let listener = patient::listen(&lane.to, lane.addr)?;
     let there = listener.local_addr()?;
     scope.spawn(move || {
-        let pulse = Pulse::new(book, Kind::Bulk, &lane.name);
+        let (pulse, port) = (Pulse::new(book, Kind::Bulk, &lane.name), AtomicU16::default());
         std::thread::scope(|both| {
+            both.spawn(|| silence::watch(&lane.from, &lane.name, &port, &pulse, book));
             both.spawn(|| {
                 while let Some(stream) = patient::accept(&listener, book) {
                     // Why it broke is what the sender tells.
                     let _ = receive(stream, lane, book, &pulse);
                 }
             });
-            book.busily(|| send(lane, there, book, &pulse));
+            book.busily(|| send(lane, there, book, &pulse, &port));
         });
     });
     Ok(())
 }
 
-fn send(lane: &Lane, there: SocketAddr, book: &Book, pulse: &Pulse<'_>) {
+fn send(lane: &Lane, there: SocketAddr, book: &Book, pulse: &Pulse<'_>, port: &AtomicU16) {
     let mut chance = StdRng::seed_from_u64(lane.seed);
     while !book.is_closing() {
         let (least, most) = SIZES;
         let size = chance.random_range(least.ln()..most.ln()).exp() as u64;
-        let outcome = transfer(lane, there, size, chance.random(), book, pulse);
+        let connected = patient::connect(&lane.from, there, book, &lane.name);
+        let outcome = connected.and_then(|stream| {
+            port.store(stream.stream.local_addr()?.port(), Ordering::Relaxed);
+            transfer(stream, lane, size, chance.random(), pulse)
+        });
         pulse.stop();
         match outcome {
             Ok(()) => drop(book.whole.fetch_add(1, Ordering::Relaxed)),
@@ -75,8 +81,8 @@ fn send(lane: &Lane, there: SocketAddr, book: &Book, pulse: &Pulse<'_>) {
 }
 
 /// One that is under way when the load closes ends early, and is judged by what was sent.
-fn transfer(lane: &Lane, there: SocketAddr, size: u64, seed: u64, book: &Book, pulse: &Pulse<'_>) -> Result<()> {
-    let mut stream = patient::connect(&lane.from, there, book, &lane.name)?;
+fn transfer(mut stream: Patient<'_>, lane: &Lane, size: u64, seed: u64, pulse: &Pulse<'_>) -> Result<()> {
+    let book = stream.book;
     pulse.beat();
     stream.write_all(&seed.to_be_bytes())?;
     let (mut sent, mut scratch, started) = (0, vec![], Instant::now());

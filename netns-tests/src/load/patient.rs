@@ -62,7 +62,7 @@ pub(super) fn connect<'a>(from: &Runner, to: SocketAddr, book: &'a Book, who: &s
 #[derive(Debug)]
 pub(super) struct Patient<'a> {
     pub(super) stream: TcpStream,
-    book: &'a Book,
+    pub(super) book: &'a Book,
 }
 
 impl<'a> Patient<'a> {

@@ -10,7 +10,8 @@ use super::watch::{History, SETTLING, Usage};
 
 /// All of it.
 pub(super) fn markdown(plan: &Plan, book: &Book, usage: &Usage, cast: &Cast) -> String {
-    [conditions(plan, book, usage, cast), traffic(book, usage), pauses(book), held(usage), codes(cast)].concat()
+    [conditions(plan, book, usage, cast), traffic(book, usage), pauses(book), silences(book), held(usage), codes(cast)]
+        .concat()
 }
 
 fn conditions(plan: &Plan, book: &Book, usage: &Usage, cast: &Cast) -> String {
@@ -67,6 +68,13 @@ fn cause(pause: &Pause) -> String {
     let long_ago =
         if pause.is_aftermath() { String::new() } else { format!(", more than {} s before", AFTERMATH.as_secs()) };
     format!("{name}'s rebinding at {:.1} s{long_ago}", at.as_secs_f64())
+}
+
+/// What the senders' TCP said of those of over a second.
+fn silences(book: &Book) -> String {
+    let silences = book.silences();
+    let lines: String = silences.first.iter().map(|said| format!("- {said}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nThe sender's TCP in {} such seconds:\n\n{lines}", silences.count) }
 }
 
 fn held(usage: &Usage) -> String {
