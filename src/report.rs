@@ -164,6 +164,12 @@ impl Report {
         format!("\n{remote} compiles on the aux, {local} compiler calls here{why}")
     }
 
+    /// What was dropped, by cause, as a line below the table; empty where nothing was.
+    pub fn losses(&self) -> String {
+        let causes: Vec<String> = self.dropped.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+        if causes.is_empty() { String::new() } else { format!("\ndropped packets: {}", causes.join(", ")) }
+    }
+
     /// The same table for `$GITHUB_STEP_SUMMARY`.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
@@ -253,6 +259,14 @@ mod tests {
         assert_eq!(keys("/command"), "exit wall_ms");
         let offload = "cached duplicated engine failed_over local local_reasons primary_cpu_ms remote";
         assert_eq!(keys("/offload"), offload);
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_by_cause_and_nothing_where_nothing_was() {
+        let dropped = [("not authentic".to_owned(), 3), ("short".to_owned(), 1)].into();
+
+        assert_eq!(Report { dropped, ..Report::default() }.losses(), "\ndropped packets: 3 not authentic, 1 short");
+        assert_eq!(Report::default().losses(), "");
     }
 
     #[test]

@@ -27,8 +27,9 @@ fn for_people(report: &Report) -> String {
     let relays = if *relays == 0 { String::new() } else { format!(", relays: {relays}") };
     let moves = if *moves == 0 { String::new() } else { format!(", the mapping has moved: {moves}") };
     format!(
-        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}{moves}\n{}\n",
-        report.table()
+        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}{moves}\n{}{}\n",
+        report.table(),
+        report.losses()
     )
 }
 
