@@ -4,10 +4,12 @@
 //! - [`link`]: the driver: UDP socket, TUN device or a stack of its own, and clock around `proto`
 //! - [`rendezvous`]: where peers find each other
 //! - [`github`]: what speaks to GitHub
+//! - [`cache`]: blobs and records that the runners share
 //! - [`offload`]: the distributed build
 //! - [`cli`]: the verbs, and the wiring of everything above
 //! - [`config`], [`control`], [`report`], [`privilege`], [`exit`], [`log`]: what the verbs share
 
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod control;

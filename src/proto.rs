@@ -12,6 +12,7 @@ pub mod candidate;
 pub mod checksum;
 pub mod coalesce;
 pub mod crossing;
+pub mod digest;
 pub mod filtering;
 pub mod guess;
 pub mod hops;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use mesh::exit::Exit;
 
 /// Which rooms a room may name, itself aside. `cli` is the wiring: it may name all, and nobody names it but `main`.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("exit", &[]),
     ("proto", &[]),
     ("github", &[]),
@@ -17,6 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("log", &[]),
     ("link", &["proto", "exit"]),
     ("rendezvous", &["proto", "link::clock", "github", "exit"]),
+    ("cache", &["proto::digest", "link::clock", "exit"]),
     ("offload", &["exit"]),
     ("config", &["proto", "exit", "log"]),
     ("privilege", &["config"]),

@@ -1,0 +1,93 @@
+//! A large blob, as a file of its own beside the segments, and the sums of its chunks, which are the body of its entry. Not here: the entry.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::entry::{LONGEST_BODY, sum};
+use crate::proto::digest::Digest;
+
+/// Read and checked at once.
+pub(super) const CHUNK: usize = 256 << 10;
+
+/// Of a sum.
+const SUM: usize = size_of::<u64>();
+
+/// The largest blob, whose sums just fit into an entry: 8 GiB.
+pub const LARGEST: u64 = (LONGEST_BODY / SUM * CHUNK) as u64;
+
+/// Where the blob of this digest lies below `folder`.
+pub(super) fn path(folder: &Path, digest: &Digest) -> PathBuf {
+    let name = digest.hex();
+    folder.join(&name[..2]).join(name)
+}
+
+/// The folders that files lie in, made once.
+pub(super) fn prepare(folder: &Path) -> io::Result<()> {
+    (0..=u8::MAX).try_for_each(|first| fs::create_dir_all(folder.join(format!("{first:02x}"))))
+}
+
+/// Removes all that `is_known` does not know: what a process had not yet entered when it was killed.
+pub(super) fn sweep(folder: &Path, is_known: impl Fn(&Path) -> bool) -> io::Result<()> {
+    for inner in fs::read_dir(folder)? {
+        for file in fs::read_dir(inner?.path())? {
+            let path = file?.path();
+            if !is_known(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sums of chunks, as bytes.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Sums(Vec<u8>);
+
+impl Sums {
+    /// The next chunk: of [`CHUNK`] bytes, or the last.
+    pub(super) fn push(&mut self, chunk: &[u8]) {
+        self.0.extend_from_slice(&sum(chunk).to_le_bytes());
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A blob's file, open: it may be removed while it is read.
+#[derive(Debug, Clone)]
+pub(super) struct Chunks {
+    file: std::sync::Arc<File>,
+    sums: Bytes,
+    size: u64,
+}
+
+impl Chunks {
+    /// `None` where the file is gone or has another size than its entry says.
+    pub(super) fn open(path: &Path, size: u64, sums: Bytes) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let whole = file.metadata()?.len() == size && sums.len() as u64 == size.div_ceil(CHUNK as u64) * SUM as u64;
+        Ok(whole.then(|| Self { file: file.into(), sums, size }))
+    }
+
+    /// The bytes from `at` to the end of their chunk, undamaged; `None` where they are not. `at` is within the blob.
+    pub(super) fn read(&self, at: u64) -> io::Result<Option<Bytes>> {
+        let index = (at / CHUNK as u64) as usize;
+        let start = (index * CHUNK) as u64;
+        let mut chunk = vec![0; (self.size - start).min(CHUNK as u64) as usize];
+        match self.file.read_exact_at(&mut chunk, start) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let expected = self.sums.get(index * SUM..(index + 1) * SUM);
+        let sound = expected == Some(&sum(&chunk).to_le_bytes()[..]);
+        Ok(sound.then(|| Bytes::from(chunk).slice((at - start) as usize..)))
+    }
+}

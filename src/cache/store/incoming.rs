@@ -1,0 +1,166 @@
+//! A blob on its way in, piece by piece: digested as it comes, in memory while it is small, then in a file that becomes the blob's own. Dropped, it leaves
+//! nothing. Not here: where its name comes from.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::entry::Kind;
+use super::file::{CHUNK, Sums};
+use super::index::key;
+use super::reclaim::lock;
+use super::state::INCOMING;
+use super::{Error, INLINE, Store, at};
+use crate::cache::sha256::Hasher;
+use crate::proto::digest::Digest;
+
+/// What has come so far.
+#[derive(Debug)]
+pub struct Incoming {
+    store: Arc<Store>,
+    hasher: Hasher,
+    /// Not yet in the file: all of it while it is small, then less than a chunk.
+    buffer: Vec<u8>,
+    spill: Option<Spill>,
+    size: u64,
+}
+
+#[derive(Debug)]
+struct Spill {
+    path: PathBuf,
+    file: File,
+    sums: Sums,
+    written: u64,
+}
+
+impl Incoming {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store, hasher: Hasher::default(), buffer: vec![], spill: None, size: 0 }
+    }
+
+    /// These bytes follow. Writes to the disk now and then.
+    ///
+    /// # Errors
+    /// If it becomes too large, or there is no room.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.size += bytes.len() as u64;
+        let most = self.store.largest();
+        if self.size > most {
+            return Err(Error::TooLarge { most });
+        }
+        self.hasher.update(bytes);
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() > INLINE.max(CHUNK) {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes have come.
+    pub fn len(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether none have.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    /// Writes what is there in whole chunks.
+    fn spill(&mut self) -> Result<(), Error> {
+        let whole = self.buffer.len() / CHUNK * CHUNK;
+        self.flush(whole)
+    }
+
+    fn flush(&mut self, len: usize) -> Result<(), Error> {
+        if self.spill.is_none() {
+            self.spill = Some(Spill::create(&self.store)?);
+        }
+        let Some(spill) = &mut self.spill else { return Ok(()) };
+        spill.write(&self.store, &self.buffer[..len])?;
+        self.buffer.drain(..len);
+        Ok(())
+    }
+
+    /// All has come. Where it is not `expected`, nothing stays.
+    ///
+    /// # Errors
+    /// If it is not what was expected, or there is no room.
+    pub fn finish(mut self, expected: Option<&Digest>) -> Result<Digest, Error> {
+        let found = std::mem::take(&mut self.hasher).finish();
+        if let Some(expected) = expected.filter(|expected| **expected != found) {
+            return Err(Error::Mismatch { expected: *expected, found });
+        }
+        if self.spill.is_none() && self.buffer.len() <= INLINE {
+            self.store.put_small(&found, &self.buffer)?;
+        } else if !self.store.is_sound(&found) {
+            self.flush(self.buffer.len())?;
+            if let Some(spill) = self.spill.take() {
+                spill.settle(&self.store, &found)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(spill) = self.spill.take() {
+            spill.abandon(&self.store);
+        }
+    }
+}
+
+impl Spill {
+    fn create(store: &Store) -> Result<Self, Error> {
+        let path = store.folder.join(INCOMING).join(format!("{:016x}", rand::random::<u64>()));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        Ok(Self { file: at("make", &path, file)?, path, sums: Sums::default(), written: 0 })
+    }
+
+    /// The next chunks: only the last may be short.
+    fn write(&mut self, store: &Store, bytes: &[u8]) -> Result<(), Error> {
+        store.make_room(bytes.len() as u64)?;
+        lock(&store.state).incoming += bytes.len() as u64;
+        self.written += bytes.len() as u64;
+        bytes.chunks(CHUNK).for_each(|chunk| self.sums.push(chunk));
+        match self.file.write_all(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                store.give_back(bytes.len() as u64);
+                Err(store.full(bytes.len() as u64))
+            }
+            written => at("write", &self.path, written),
+        }
+    }
+
+    /// It becomes the blob of this digest.
+    fn settle(self, store: &Store, digest: &Digest) -> Result<(), Error> {
+        let path = store.file(digest);
+        let settled = store.with_room(0, |state| {
+            // Under the lock: whoever forgets a damaged one of this name must not take this one with it.
+            match fs::rename(&self.path, &path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.exists() => {}
+                renamed => renamed?,
+            }
+            state.enter(Kind::File, digest, self.sums.as_bytes())
+        });
+        if settled.is_err() {
+            let state = lock(&store.state);
+            if state.index.get(key(&digest.hash)).is_none() {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        self.abandon(store);
+        settled
+    }
+
+    /// What is left of it goes.
+    fn abandon(self, store: &Store) {
+        // It is gone where it became a blob.
+        let _ = fs::remove_file(&self.path);
+        let mut state = lock(&store.state);
+        state.incoming = state.incoming.saturating_sub(self.written);
+    }
+}
