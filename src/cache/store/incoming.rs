@@ -14,7 +14,7 @@ use super::reclaim::lock;
 use super::state::INCOMING;
 use super::{Error, INLINE, Store, at};
 use crate::cache::sha256::Hasher;
-use crate::proto::digest::Digest;
+use crate::proto::digest::{Digest, Hash};
 
 /// What has come so far.
 #[derive(Debug)]
@@ -88,10 +88,21 @@ impl Incoming {
     ///
     /// # Errors
     /// If it is not what was expected, or there is no room.
-    pub fn finish(mut self, expected: Option<&Digest>) -> Result<Digest, Error> {
+    pub fn finish(self, expected: Option<&Digest>) -> Result<Digest, Error> {
+        if let Some(expected) = expected.filter(|expected| expected.size != self.size) {
+            return Err(Error::Mismatch { expected: *expected, found: self.hasher.clone().finish() });
+        }
+        self.finish_as(expected.map(|expected| expected.hash))
+    }
+
+    /// The same, for who knows the hash alone.
+    ///
+    /// # Errors
+    /// As [`Incoming::finish`].
+    pub fn finish_as(mut self, expected: Option<Hash>) -> Result<Digest, Error> {
         let found = std::mem::take(&mut self.hasher).finish();
-        if let Some(expected) = expected.filter(|expected| **expected != found) {
-            return Err(Error::Mismatch { expected: *expected, found });
+        if let Some(hash) = expected.filter(|hash| *hash != found.hash) {
+            return Err(Error::Mismatch { expected: Digest { hash, size: found.size }, found });
         }
         if self.spill.is_none() && self.buffer.len() <= INLINE {
             self.store.put_small(&found, &self.buffer)?;

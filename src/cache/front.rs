@@ -1,0 +1,246 @@
+//! How tools speak to the cache: HTTP on this machine's loopback, each protocol a file that says what a path names. A token of the run is asked of everyone.
+//! Not here: what is found ([`super::Cache`]).
+
+mod bazel;
+mod body;
+mod ccache;
+mod webdav;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use self::body::Body;
+use super::Cache;
+use super::store::{Error, Name, Record};
+use super::token::{Grant, Tokens};
+use crate::proto::digest::Hash;
+
+/// Connections at once; more wait.
+const CONNECTIONS: usize = 512;
+
+/// For a request's head to come, and for each piece of its body.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a path names in a protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Target {
+    /// A name, of whatever bytes are put there.
+    Entry(String),
+    /// A name that is the SHA-256 of what may be put there.
+    Content(Hash, String),
+    /// What has to exist so that something may be put below it, and always does.
+    Folder,
+}
+
+/// A protocol: the first part of its paths, and what the rest names; `None` for what names nothing.
+struct Front {
+    name: &'static str,
+    target: fn(&str) -> Option<Target>,
+}
+
+const FRONTS: [Front; 3] = [ccache::FRONT, bazel::FRONT, webdav::FRONT];
+
+/// The protocols over one cache.
+#[derive(Debug, Clone)]
+pub struct Fronts {
+    cache: Arc<Cache>,
+    tokens: Tokens,
+}
+
+type Answer = Response<Body>;
+
+impl Fronts {
+    /// For the bearers of these tokens.
+    pub fn new(cache: Arc<Cache>, tokens: Tokens) -> Self {
+        Self { cache, tokens }
+    }
+
+    /// Answers whoever connects, for ever.
+    pub async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let fronts = self.clone();
+                    tokio::spawn(async move {
+                        fronts.converse(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take a connection to the cache");
+                    tokio::time::sleep(PATIENCE / 100).await;
+                }
+            }
+        }
+    }
+
+    async fn converse(self, stream: TcpStream) {
+        // Answers are whole writes; waiting for more would only add a delay.
+        let _ = stream.set_nodelay(true);
+        let answer = service_fn(|request| {
+            let fronts = &self;
+            async move { Ok::<_, Infallible>(fronts.answer(request).await) }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+        if let Err(error) = server.serve_connection(TokioIo::new(stream), answer).await {
+            tracing::debug!(%error, "a connection to the cache ended early");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let header = request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok());
+        let Some(grant) = header.and_then(|header| self.tokens.authorize(header)) else { return unauthorized() };
+        let path = request.uri().path();
+        let found = FRONTS.iter().find_map(|front| Some((front, below(path, front.name)?)));
+        let Some((front, rest)) = found else { return say(StatusCode::NOT_FOUND, "there is no such protocol here") };
+        match (front.target)(rest) {
+            None => say(StatusCode::BAD_REQUEST, "the path names nothing that is kept here"),
+            Some(Target::Folder) => webdav::folder(request.method(), path),
+            Some(Target::Entry(name)) => self.entry(front, &grant, name, None, request).await,
+            Some(Target::Content(hash, name)) => self.entry(front, &grant, name, Some(hash), request).await,
+        }
+    }
+
+    async fn entry(
+        &self,
+        front: &Front,
+        grant: &Grant,
+        name: String,
+        hash: Option<Hash>,
+        request: Request<Incoming>,
+    ) -> Answer {
+        let Ok(name) = Name::new(format!("{}.{}", front.name, grant.namespace()), name) else {
+            return say(StatusCode::URI_TOO_LONG, "the name is too long");
+        };
+        let writes = [Method::PUT, Method::DELETE].contains(request.method());
+        if writes && !grant.writes() {
+            return say(StatusCode::FORBIDDEN, "this token may only read");
+        }
+        match *request.method() {
+            Method::GET => self.get(&name),
+            Method::HEAD => self.head(&name),
+            Method::PUT => self.put(&name, hash, request).await,
+            Method::DELETE if self.cache.remove(&name) => status(StatusCode::NO_CONTENT),
+            Method::DELETE => status(StatusCode::NOT_FOUND),
+            _ if request.method().as_str() == "PROPFIND" => webdav::entry(request.uri().path(), self.cache.peek(&name)),
+            _ => not_allowed("GET, HEAD, PUT, DELETE, PROPFIND"),
+        }
+    }
+
+    fn get(&self, name: &Name) -> Answer {
+        match self.cache.find(name) {
+            Some((_, blob)) => carry(Body::blob(Arc::clone(&self.cache), blob)),
+            None => status(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn head(&self, name: &Name) -> Answer {
+        match self.cache.peek(name) {
+            Some(record) => carry(Body::of_size(record.digest.size)),
+            None => status(StatusCode::NOT_FOUND),
+        }
+    }
+
+    async fn put(&self, name: &Name, hash: Option<Hash>, request: Request<Incoming>) -> Answer {
+        let largest = self.cache.largest();
+        if request.body().size_hint().lower() > largest {
+            return refuse(&Error::TooLarge { most: largest });
+        }
+        let mut incoming = self.cache.incoming();
+        let mut body = request.into_body();
+        loop {
+            match tokio::time::timeout(PATIENCE, body.frame()).await {
+                Err(_) => return say(StatusCode::REQUEST_TIMEOUT, "nothing came for 30 s"),
+                Ok(Some(Err(_))) => return say(StatusCode::BAD_REQUEST, "the body broke off"),
+                Ok(None) => break,
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data()
+                        && let Err(error) = incoming.write(&bytes)
+                    {
+                        return refuse(&error);
+                    }
+                }
+            }
+        }
+        if hash.is_none() && incoming.is_empty() {
+            return say(StatusCode::BAD_REQUEST, "an empty body is nobody's result");
+        }
+        let stored = incoming.finish_as(hash).and_then(|digest| {
+            let created = self.cache.peek(name).is_none();
+            self.cache.set(name, &Record { digest, metadata: Bytes::new() }).map(|()| created)
+        });
+        match stored {
+            Ok(true) => status(StatusCode::CREATED),
+            Ok(false) => status(StatusCode::NO_CONTENT),
+            Err(error) => refuse(&error),
+        }
+    }
+}
+
+/// The rest of a path below `/first/`.
+fn below<'a>(path: &'a str, first: &str) -> Option<&'a str> {
+    path.strip_prefix('/')?.strip_prefix(first)?.strip_prefix('/')
+}
+
+fn carry(body: Body) -> Answer {
+    let size = body.size();
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
+    answer
+}
+
+fn status(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Body::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn say(status: StatusCode, what: impl Into<String>) -> Answer {
+    let mut answer = Response::new(Body::text(what.into() + "\n"));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+fn unauthorized() -> Answer {
+    let mut answer =
+        say(StatusCode::UNAUTHORIZED, "the token of this run is missing; hint: `mesh cache env` prints it");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"mesh\", Bearer"));
+    answer
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
+    let mut answer = status(StatusCode::METHOD_NOT_ALLOWED);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn refuse(error: &Error) -> Answer {
+    let status = match error {
+        Error::Mismatch { .. } | Error::Metadata => StatusCode::BAD_REQUEST,
+        Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+        Error::InUse(_) | Error::Io { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    tracing::debug!(%error, %status, "the cache refused a write");
+    say(status, error.to_string())
+}
+
+#[cfg(test)]
+mod tests;
