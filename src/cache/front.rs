@@ -7,7 +7,7 @@ mod ccache;
 mod webdav;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,9 +91,11 @@ impl Fronts {
     async fn converse(self, stream: TcpStream) {
         // Answers are whole writes; waiting for more would only add a delay.
         let _ = stream.set_nodelay(true);
-        let answer = service_fn(|request| {
-            let fronts = &self;
-            async move { Ok::<_, Infallible>(fronts.answer(request).await) }
+        // Of a connection the last header: a MAC for every request would be a tenth of a small one's cost.
+        let known = Mutex::new(None);
+        let answer = service_fn(|request: Request<Incoming>| {
+            let (fronts, grant) = (&self, self.grant(&known, &request));
+            async move { Ok::<_, Infallible>(fronts.answer(grant, request).await) }
         });
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -102,9 +104,22 @@ impl Fronts {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let header = request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok());
-        let Some(grant) = header.and_then(|header| self.tokens.authorize(header)) else { return unauthorized() };
+    /// What the bearer of a request's token may do.
+    fn grant(&self, known: &Mutex<Option<(HeaderValue, Grant)>>, request: &Request<Incoming>) -> Option<Grant> {
+        let header = request.headers().get(AUTHORIZATION)?;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((last, grant)) if last == header => Some(grant.clone()),
+            _ => {
+                let grant = header.to_str().ok().and_then(|header| self.tokens.authorize(header))?;
+                *known = Some((header.clone(), grant.clone()));
+                Some(grant)
+            }
+        }
+    }
+
+    async fn answer(&self, grant: Option<Grant>, request: Request<Incoming>) -> Answer {
+        let Some(grant) = grant else { return unauthorized() };
         let path = request.uri().path();
         let found = FRONTS.iter().find_map(|front| Some((front, below(path, front.name)?)));
         let Some((front, rest)) = found else { return say(StatusCode::NOT_FOUND, "there is no such protocol here") };

@@ -157,7 +157,7 @@ impl Blob {
         }
     }
 
-    /// The next bytes from `at`, as many as are read at once, empty at the end. Reads a file: up to 256 KiB.
+    /// The next bytes from `at`, as many as are read at once, empty at the end. Reads a file: up to 64 KiB.
     ///
     /// # Errors
     /// If they are damaged, or cannot be read.

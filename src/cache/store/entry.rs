@@ -35,7 +35,7 @@ pub(super) const VOID_AT: u64 = 5;
 pub(super) const ALIGNMENT: usize = 8;
 
 /// The longest body.
-pub(super) const LONGEST_BODY: usize = 256 << 10;
+pub(super) const LONGEST_BODY: usize = 1 << 20;
 
 /// What an entry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::proto::digest::Hash;
 const UNIT: usize = 64;
 
 /// Bits of each part of a [`Place`], from the lowest: [`HEAD`] and [`LONGEST_BODY`] in units, the offset in [`ALIGNMENT`]s, the segment, how often it was read.
-const BITS: [u32; 4] = [13, 23, 24, 2];
+const BITS: [u32; 4] = [15, 23, 24, 2];
 
 /// The longest segment, so that every offset in it has a place.
 pub(super) const LONGEST_SEGMENT: u64 = (ALIGNMENT as u64) << BITS[1];

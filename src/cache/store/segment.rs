@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::entry::{ALIGNMENT, HEAD, Head, VOID_AT};
+use super::file;
 use super::queue::Queue;
 
 /// Read at once when a segment is read through: heads are near each other.
@@ -81,9 +82,7 @@ impl Segment {
 
     /// The entry at `at` with its body, `None` where there is no sound one. It is known to take `most` bytes at most.
     pub(super) fn read(&self, at: u64, most: usize) -> io::Result<Option<(Head, Bytes)>> {
-        let mut bytes = vec![0; most];
-        let len = fill(&self.file, &mut bytes, at)?;
-        bytes.truncate(len);
+        let bytes = file::read(&self.file, most, at)?;
         let Some(head) = Head::read(self.seed, &bytes) else { return Ok(None) };
         let bytes = Bytes::from(bytes);
         let body = (bytes.len() >= HEAD + head.body as usize).then(|| bytes.slice(HEAD..HEAD + head.body as usize));
@@ -92,9 +91,7 @@ impl Segment {
 
     /// The head at `at`, if there is a sound one.
     pub(super) fn head(&self, at: u64) -> io::Result<Option<Head>> {
-        let mut bytes = [0; HEAD];
-        let len = fill(&self.file, &mut bytes, at)?;
-        Ok(Head::read(self.seed, &bytes[..len]))
+        Ok(Head::read(self.seed, &file::read(&self.file, HEAD, at)?))
     }
 
     /// Makes the entry at `at` void for every process to come.
@@ -137,31 +134,15 @@ struct Window {
 
 impl Window {
     /// At least a head's bytes from `at`; `None` where the file ends before.
-    fn at(&mut self, file: &File, at: u64) -> io::Result<Option<&[u8]>> {
+    fn at(&mut self, of: &File, at: u64) -> io::Result<Option<&[u8]>> {
         let held = at.checked_sub(self.start).map_or(0, |skip| (self.bytes.len() as u64).saturating_sub(skip));
         if held < HEAD as u64 {
             self.start = at;
-            self.bytes.resize(WINDOW, 0);
-            let len = fill(file, &mut self.bytes, at)?;
-            self.bytes.truncate(len);
+            self.bytes = file::read(of, WINDOW, at)?;
         }
         let skip = (at - self.start) as usize;
         Ok(self.bytes.get(skip..).filter(|bytes| bytes.len() >= HEAD))
     }
-}
-
-/// As many bytes as there are.
-fn fill(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]
