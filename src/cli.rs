@@ -3,6 +3,7 @@
 mod actions;
 mod aux;
 mod build;
+mod cache;
 mod command;
 mod control;
 mod device;
@@ -55,6 +56,8 @@ enum Verb {
     Leave(ControlArgs),
     /// Show the mesh on this machine
     Status(status::StatusArgs),
+    /// The cache beside the mesh on this machine
+    Cache(cache::CacheVerb),
     /// Show what network this is, and what is missing for a mesh
     Doctor(doctor::DoctorArgs),
 }
@@ -118,6 +121,7 @@ fn run(verb: Verb) -> Outcome {
         Verb::Env(args) => block_on(async || control::env(args).await),
         Verb::Leave(args) => block_on(async || control::leave(args).await),
         Verb::Status(args) => block_on(async || status::run(args).await),
+        Verb::Cache(args) => block_on(async || cache::run(args).await),
         Verb::Doctor(args) => {
             log::start("warn", log::Format::Human);
             block_on(async || doctor::run(args).await)

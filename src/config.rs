@@ -2,6 +2,7 @@
 //!
 //! Every option has a variable; the flag wins. The shared key alone has no flag that takes it, since process lists are public.
 
+mod cache;
 mod service;
 
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+pub use self::cache::CacheArgs;
 pub use self::service::Forward;
 use crate::exit::{Exit, Failure};
 use crate::log;
@@ -133,6 +135,8 @@ pub struct CommonArgs {
     /// Make no TUN device: a userspace stack carries the mesh's own services and what --forward and --expose name
     #[arg(long, env = "MESH_NO_TUN", value_parser = clap::builder::BoolishValueParser::new())]
     pub no_tun: bool,
+    #[command(flatten)]
+    pub cache: CacheArgs,
     #[command(flatten)]
     pub control: ControlArgs,
     /// Write the final report to this file, as JSON

@@ -41,6 +41,13 @@ pub enum Request {
     },
     /// What COMMAND is given.
     Env,
+    /// How tools of this machine reach the cache.
+    Door {
+        /// Whose names; the run's own, unless it is said.
+        namespace: Option<String>,
+        /// Whether they may only read.
+        read_only: bool,
+    },
     /// Release the aux and end.
     Leave,
 }
@@ -53,6 +60,8 @@ pub enum Response {
     Status(Box<Report>),
     /// To `Env`: lines for a shell, for `$GITHUB_ENV` and for `$GITHUB_PATH`.
     Env { shell: Vec<u8>, github_env: Vec<u8>, github_path: Vec<u8> },
+    /// To `Door`: where the cache listens on this machine, and the token that it asks for.
+    Door { addr: std::net::SocketAddr, token: String },
     /// Done, or up.
     Done,
     /// Not so, and why.

@@ -22,6 +22,9 @@ pub struct Report {
     /// What the build engine did; absent on an aux.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
+    /// What the cache did; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
     /// What COMMAND did; absent without one, and until it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
@@ -127,6 +130,50 @@ pub struct Offload {
     pub local_reasons: std::collections::BTreeMap<String, u64>,
     /// User and system time of COMMAND and all it started on this machine.
     pub primary_cpu_ms: u64,
+}
+
+/// What the cache did on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Look-ups that were answered.
+    pub hits: u64,
+    /// Of these, with what another runner had; there is no such way yet.
+    pub peer_hits: u64,
+    /// Look-ups that were not answered.
+    pub misses: u64,
+    /// Names that were set.
+    pub puts: u64,
+    /// Bytes that were given out.
+    pub bytes: u64,
+    /// Blobs and records that are stored.
+    pub entries: u64,
+    /// Bytes that they take of the disk.
+    pub stored_bytes: u64,
+    /// What was found damaged on the disk, and forgotten.
+    pub damaged: u64,
+}
+
+impl Cache {
+    /// As `mesh cache stats --json` prints it.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("plain data with text keys always serialises");
+        text.push('\n');
+        text
+    }
+
+    /// The same in words.
+    pub fn line(&self) -> String {
+        let Self { hits, misses, puts, entries, damaged, .. } = self;
+        let asked = hits + misses;
+        let share = (100 * hits).checked_div(asked).map_or(String::new(), |share| format!(" ({share} %)"));
+        let damaged =
+            if *damaged == 0 { String::new() } else { format!(", {damaged} damaged on the disk and forgotten") };
+        format!(
+            "cache: {hits} of {asked} look-ups answered{share} with {}, {puts} stored; it holds {entries} entries in {}{damaged}",
+            bytes(self.bytes),
+            bytes(self.stored_bytes)
+        )
+    }
 }
 
 /// What COMMAND did.
@@ -243,6 +290,7 @@ mod tests {
         let report = Report {
             peers: vec![Peer { index: Some(0), changes: vec![Change::default()], ..Peer::default() }],
             offload: Some(Offload::default()),
+            cache: Some(Cache::default()),
             command: Some(Command::default()),
             ..Report::default()
         };
@@ -251,12 +299,13 @@ mod tests {
             let object = json.pointer(pointer).and_then(|value| value.as_object()).expect("an object");
             object.keys().cloned().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(keys(""), "command dropped network offload peers role run skipped started version wall_ms");
+        assert_eq!(keys(""), "cache command dropped network offload peers role run skipped started version wall_ms");
         assert_eq!(keys("/network"), "device egress mapping moves mtu ports relayed_bytes relays");
         assert_eq!(keys("/peers/0"), "changes connect_ms index jobs overlay path rx_bytes slots state tx_bytes");
         assert_eq!(keys("/peers/0/path"), "crossing kind nat rtt_ms via why");
         assert_eq!(keys("/peers/0/changes/0"), "at_ms from to why");
         assert_eq!(keys("/command"), "exit wall_ms");
+        assert_eq!(keys("/cache"), "bytes damaged entries hits misses peer_hits puts stored_bytes");
         let offload = "cached duplicated engine failed_over local local_reasons primary_cpu_ms remote";
         assert_eq!(keys("/offload"), offload);
     }

@@ -254,6 +254,9 @@ impl<'a> Aux<'a> {
             Request::Env => {
                 let _ = reply.send(super::control::bare_environment(&self.session.control));
             }
+            Request::Door { namespace, read_only } => {
+                let _ = reply.send(self.session.door(namespace.as_deref(), read_only));
+            }
             Request::Wait { timeout_ms, direct, .. } => {
                 self.waiters.add(clock::now(), (None, direct), Duration::from_millis(timeout_ms), reply);
                 self.settle();

@@ -119,6 +119,6 @@ pub(super) fn done(response: Response) -> Outcome {
             super::actions::say(&format!("{code} {what}; hint: {hint}"));
             Ok(exit)
         }
-        Response::Done | Response::Status(_) | Response::Env { .. } => Ok(Exit::Ok.code()),
+        Response::Done | Response::Status(_) | Response::Env { .. } | Response::Door { .. } => Ok(Exit::Ok.code()),
     }
 }

@@ -113,6 +113,7 @@ impl Journal {
             network: network(&snapshot, device::name(session.forwards.ports())),
             peers: roles.into_iter().map(peer).collect(),
             offload: None,
+            cache: session.cached(),
             command: None,
             skipped: skipped(&tally),
             dropped: snapshot.dropped.iter().map(|(cause, count)| ((*cause).to_string(), *count)).collect(),

@@ -372,6 +372,9 @@ impl<'a> Primary<'a> {
             Request::Env => {
                 let _ = reply.send(self.environment());
             }
+            Request::Door { namespace, read_only } => {
+                let _ = reply.send(self.session.door(namespace.as_deref(), read_only));
+            }
             Request::Wait { aux, timeout_ms, direct } => {
                 self.waiters.add(clock::now(), (aux, direct), Duration::from_millis(timeout_ms), reply);
                 self.settle();

@@ -12,9 +12,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::actions::{mask, say, warn};
 use super::diagnosis::why;
 use super::network::{A_RELAY, tell_fresh_socket};
-use super::{device, env, services};
+use super::{cache, device, env, services};
 use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs, literal};
-use crate::control::{self, Asked, Server};
+use crate::control::{self, Asked, Response, Server};
 use crate::exit::{Exit, Failure};
 use crate::github::config::Config as GithubConfig;
 use crate::link::engine::Engine;
@@ -102,6 +102,7 @@ pub(super) struct Session {
     pub(super) handle: Handle,
     /// What is led between this machine and the overlay.
     pub(super) forwards: Forwards,
+    cache: Option<cache::Service>,
     board: Arc<Board>,
     happenings: mpsc::UnboundedReceiver<Happening>,
     publications: watch::Sender<Option<Announcement>>,
@@ -147,6 +148,7 @@ impl Session {
         };
         let mut forwards = Forwards::new(ports);
         services::start(services, role, common.overlay, &mut forwards)?;
+        let cache = cache::Service::start(&common.cache);
 
         let stun = resolve(&common.stun_servers()).await;
         let config = Config {
@@ -190,6 +192,7 @@ impl Session {
             control: path,
             handle,
             forwards,
+            cache,
             board,
             happenings,
             publications,
@@ -267,6 +270,16 @@ impl Session {
     /// Whether a peer may have moved, which its announcement tells as soon as it is there.
     pub(super) fn doubt(&self, doubt: bool) {
         self.awaiting.send_if_modified(|now| !std::mem::replace(&mut now.doubt, doubt) && doubt);
+    }
+
+    /// How tools of this machine reach the cache.
+    pub(super) fn door(&self, namespace: Option<&str>, read_only: bool) -> Response {
+        self.cache.as_ref().map_or_else(cache::no_door, |cache| cache.door(namespace, read_only))
+    }
+
+    /// What the cache did, if there is one.
+    pub(super) fn cached(&self) -> Option<crate::report::Cache> {
+        self.cache.as_ref().map(cache::Service::report)
     }
 
     /// The mesh as it is now.

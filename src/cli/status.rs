@@ -26,8 +26,9 @@ fn for_people(report: &Report) -> String {
     let Network { mapping, ports, egress, mtu, relays, device, moves, .. } = network;
     let relays = if *relays == 0 { String::new() } else { format!(", relays: {relays}") };
     let moves = if *moves == 0 { String::new() } else { format!(", the mapping has moved: {moves}") };
+    let cache = report.cache.as_ref().map_or(String::new(), |cache| format!("\n{}", cache.line()));
     format!(
-        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}{moves}\n{}{}\n",
+        "{role} of run {run}, up for {seconds} s\nnetwork: {mapping} mapping, {ports}, egress addresses: {egress}, MTU {mtu}, device: {device}{relays}{moves}\n{}{}{cache}\n",
         report.table(),
         report.losses()
     )

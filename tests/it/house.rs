@@ -25,6 +25,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     (
         "cli",
         &[
+            "cache",
             "config",
             "control",
             "exit",
@@ -80,7 +81,7 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("hyper", &["src/cache/front.rs", "src/cache/front/"]),
     ("twox_hash", &["src/cache/store/entry.rs"]),
     ("ring", &["src/cache/sha256.rs"]),
-    ("clap", &["src/cli.rs", "src/cli/", "src/config.rs", "src/log.rs"]),
+    ("clap", &["src/cli.rs", "src/cli/", "src/config.rs", "src/config/", "src/log.rs"]),
 ];
 
 /// Lines of a source file, its tests among them.

@@ -1,0 +1,138 @@
+//! Clients that nobody here wrote, unchanged.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::stage::Home;
+
+fn ccache(home: &Home<'_>, folder: &Path, layout: &str) -> (u64, u64) {
+    let dir = folder.join("ccache");
+    let storage = format!("{}|layout={layout}", home.variable("CCACHE_REMOTE_STORAGE"));
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(folder).env("CCACHE_DIR", &dir).env("CCACHE_REMOTE_STORAGE", &storage);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    run("ccache", &["gcc", "-O2", "-c", "hello.c", "-o", "hello.o"]);
+    let stats = run("ccache", &["--print-stats"]);
+    // What is found on this disk would prove nothing.
+    std::fs::remove_dir_all(&dir).unwrap();
+    let count = |name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        line.and_then(|text| text.parse().ok()).unwrap_or_default()
+    };
+    (count("remote_storage_hit"), count("remote_storage_error"))
+}
+
+#[test]
+fn ccache_hits_in_each_of_its_layouts() {
+    for layout in ["subdirs", "flat", "bazel"] {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::start(folder.path());
+        std::fs::write(folder.path().join("hello.c"), "int main(void) { return 0; }\n").unwrap();
+
+        assert_eq!(ccache(&home, folder.path(), layout), (0, 0), "{layout}: nothing is there yet");
+        let compiled = std::fs::read(folder.path().join("hello.o")).unwrap();
+        std::fs::remove_file(folder.path().join("hello.o")).unwrap();
+        assert_eq!(ccache(&home, folder.path(), layout), (1, 0), "{layout}");
+
+        assert_eq!(std::fs::read(folder.path().join("hello.o")).unwrap(), compiled, "{layout}");
+    }
+}
+
+fn curl(args: &[&str]) -> String {
+    let output = Command::new("curl").args(["--silent", "--max-time", "30"]).args(args).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn curl_stores_and_reads_as_bazel_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::start(folder.path());
+    let (url, file) = (home.variable("MESH_BAZEL_CACHE"), folder.path().join("content"));
+    std::fs::write(&file, "content\n").unwrap();
+    let (file, hash) = (file.display().to_string(), "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53");
+    let code = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+    let told = |args: &[&str]| curl(&[&code[..], args].concat());
+
+    for path in [format!("{url}/ac/{hash}"), format!("{url}/cas/{hash}"), format!("{url}/of/us/ac/{hash}")] {
+        assert_eq!(told(&[&path]), "404", "{path}");
+        assert_eq!(told(&["--upload-file", &file, &path]), "201", "{path}");
+        assert_eq!(told(&["--head", &path]), "200", "{path}");
+        assert_eq!(curl(&[&path]), "content\n", "{path}");
+    }
+    let other = format!("{url}/cas/{}", "0".repeat(64));
+    assert_eq!(told(&["--upload-file", &file, &other]), "400", "these are not the bytes of that name");
+    assert_eq!(told(&[&url.replace("rw.main", "rw.mine")]), "401");
+}
+
+#[test]
+fn a_reader_of_one_namespace_gets_nothing_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::start(folder.path());
+    let (url, file) = (home.variable("MESH_CACHE_URL") + "/webdav/x", folder.path().join("content"));
+    std::fs::write(&file, "content\n").unwrap();
+    let bearer = |args: &[&str]| {
+        let text = String::from_utf8(home.cache(&[&["env"], args].concat()).stdout).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("export MESH_CACHE_TOKEN=")).unwrap().to_owned();
+        format!("Authorization: Bearer {}", line.trim_matches('\''))
+    };
+    let (writer, reader, stranger) = (bearer(&[]), bearer(&["--read-only"]), bearer(&["--namespace", "other"]));
+    let code = |header: &str, args: &[&str]| {
+        curl(&[&["--output", "/dev/null", "--write-out", "%{http_code}", "--header", header, &url], args].concat())
+    };
+    let upload = ["--upload-file", &*file.display().to_string()];
+
+    assert_eq!(code(&reader, &upload), "403");
+    assert_eq!(code(&writer, &upload), "201");
+    assert_eq!((code(&reader, &[]), code(&stranger, &[])), ("200".into(), "404".into()));
+}
+
+#[test]
+fn what_was_asked_and_stored_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::start(folder.path());
+    std::fs::write(folder.path().join("hello.c"), "int main(void) { return 0; }\n").unwrap();
+    ccache(&home, folder.path(), "flat");
+    ccache(&home, folder.path(), "flat");
+
+    let stats = home.stats();
+
+    assert!(
+        stats["hits"].as_u64() >= Some(1) && stats["misses"].as_u64() >= Some(1) && stats["puts"].as_u64() >= Some(1),
+        "{stats}"
+    );
+    let line = String::from_utf8(home.cache(&["stats"]).stdout).unwrap();
+    assert!(line.starts_with("cache: ") && line.contains("look-ups answered"), "{line}");
+}
+
+#[test]
+fn a_mesh_without_a_cache_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cache"), "a file is no folder").unwrap();
+    let mut command = Command::new(netns_tests::stage::binary().unwrap());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    command.args(["primary", "--aux", "0", "--no-tun", "--offload", "none", "--stun", "127.0.0.1:9"]);
+    command.args([
+        "--rendezvous",
+        &format!("dir:{}", at("meeting")),
+        "--control",
+        &at("mesh.sock"),
+        "--cache",
+        &at("cache"),
+    ]);
+    let output = command
+        .args(["--", "sh", "-c", "\"$MESH\" cache env; echo code $?"])
+        .env("MESH", netns_tests::stage::binary().unwrap())
+        .env("MESH_CONTROL", at("mesh.sock"))
+        .env("MESH_KEY", netns_tests::stage::KEY)
+        .output()
+        .unwrap();
+
+    let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "the build goes on: {warned}");
+    assert!(warned.contains("M801") && warned.contains(&at("cache")) && warned.contains("M802"), "{warned}");
+    assert_eq!(told, "code 2\n");
+}

@@ -1,0 +1,208 @@
+//! The cache beside a running mesh, on threads of its own, and `mesh cache`: how tools are pointed at it, and what it did. Not here: the cache
+//! ([`crate::cache`]).
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::Outcome;
+use super::actions::{put, warn};
+use super::control::{done, path};
+use crate::cache::Cache;
+use crate::cache::front::Fronts;
+use crate::cache::store::Store;
+use crate::cache::token::{Grant, Tokens};
+use crate::config::{CacheArgs, ControlArgs};
+use crate::control::{self, Request, Response};
+use crate::exit::{Exit, Failure};
+use crate::report;
+
+/// A build's tools ask at once, and none of them should wait for another's large file.
+const THREADS: usize = 2;
+
+/// Where everything of a run is, unless the user says otherwise.
+const NAMESPACE: &str = "main";
+
+/// The cache of this process. Ends with it.
+#[derive(Debug)]
+pub(super) struct Service {
+    cache: Arc<Cache>,
+    tokens: Tokens,
+    addr: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Service {
+    /// Opens the cache and answers on a port of 127.0.0.1, if the user wants one. Where that fails, the build goes on without.
+    pub(super) fn start(args: &CacheArgs) -> Option<Self> {
+        let folder = args.cache.as_deref()?;
+        Self::try_start(folder, args.cache_size)
+            .inspect_err(|why| {
+                warn(&format!(
+                    "M801 there is no cache: {why}; hint: check the rights and the free space in {}, or choose another --cache (MESH_CACHE)",
+                    folder.display()
+                ));
+            })
+            .ok()
+    }
+
+    fn try_start(folder: &Path, size: u64) -> Result<Self, String> {
+        let store = Store::open(folder, size).map_err(|error| error.to_string())?;
+        let cache = Arc::new(Cache::new(Arc::new(store)));
+        let tokens = Tokens::new(rand::rng().random());
+        let (runtime, addr) =
+            serve(Fronts::new(Arc::clone(&cache), tokens.clone())).map_err(|error| error.to_string())?;
+        Ok(Self { cache, tokens, addr, runtime: Some(runtime) })
+    }
+
+    /// How tools of this machine reach it.
+    pub(super) fn door(&self, namespace: Option<&str>, read_only: bool) -> Response {
+        match Grant::new(namespace.unwrap_or(NAMESPACE), !read_only) {
+            Some(grant) => Response::Door { addr: self.addr, token: self.tokens.issue(&grant) },
+            None => {
+                let what = format!("`{}` is no namespace", namespace.unwrap_or_default());
+                Response::failed(&Failure::new(Exit::Usage, "M803", what, "use 1 to 64 letters, digits, - and _"))
+            }
+        }
+    }
+
+    /// What it did, for the report.
+    pub(super) fn report(&self) -> report::Cache {
+        let (stats, usage) = (self.cache.stats(), self.cache.usage());
+        report::Cache {
+            hits: stats.hits,
+            peer_hits: 0,
+            misses: stats.misses,
+            puts: stats.puts,
+            bytes: stats.bytes,
+            entries: usage.entries as u64,
+            stored_bytes: usage.bytes,
+            damaged: usage.damaged,
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn serve(fronts: Fronts) -> io::Result<(Runtime, SocketAddr)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("mesh-cache")
+        .enable_all()
+        .build()?;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    runtime.spawn(fronts.serve(listener));
+    Ok((runtime, addr))
+}
+
+/// What a mesh without a cache answers to who asks for the door.
+pub(super) fn no_door() -> Response {
+    let hint = "give `mesh primary` or `mesh aux` a --cache PATH (MESH_CACHE)";
+    Response::failed(&Failure::new(Exit::Usage, "M802", "the mesh on this machine has no cache", hint))
+}
+
+/// What `cache` takes.
+#[derive(Debug, Args)]
+pub(super) struct CacheVerb {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print what ccache, sccache and Bazel need, for `eval`
+    Env {
+        /// Keep apart from what other namespaces hold
+        #[arg(long, value_name = "NAME")]
+        namespace: Option<String>,
+        /// Only look things up
+        #[arg(long)]
+        read_only: bool,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+    /// Show what was asked and answered, and what is stored
+    Stats {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        control: ControlArgs,
+    },
+}
+
+/// Runs the verb.
+pub(super) async fn run(verb: CacheVerb) -> Outcome {
+    match verb.what {
+        What::Env { namespace, read_only, control } => {
+            let response = control::ask(&path(&control), &Request::Door { namespace, read_only }).await?;
+            let Response::Door { addr, token } = response else { return done(response) };
+            put(environment(addr, &token).as_bytes()).map(|()| Exit::Ok.code())
+        }
+        What::Stats { json, control } => {
+            let response = control::ask(&path(&control), &Request::Status).await?;
+            let Response::Status(report) = response else { return done(response) };
+            let Some(cache) = report.cache else { return done(no_door()) };
+            let text = if json { cache.to_json() } else { cache.line() + "\n" };
+            put(text.as_bytes()).map(|()| Exit::Ok.code())
+        }
+    }
+}
+
+/// For `eval`. The token is in the URL where a tool knows no other place that all its versions read.
+fn environment(addr: SocketAddr, token: &str) -> String {
+    let with_token = format!("http://mesh:{token}@{addr}");
+    let variables = [
+        ("MESH_CACHE_URL", format!("http://{addr}")),
+        ("MESH_CACHE_TOKEN", token.to_owned()),
+        ("CCACHE_REMOTE_STORAGE", format!("{with_token}/ccache")),
+        ("SCCACHE_WEBDAV_ENDPOINT", format!("http://{addr}/webdav")),
+        ("SCCACHE_WEBDAV_KEY_PREFIX", "/sccache".to_owned()),
+        ("SCCACHE_WEBDAV_TOKEN", token.to_owned()),
+        ("MESH_BAZEL_CACHE", format!("{with_token}/bazel")),
+    ];
+    variables.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_for_a_shell() {
+        let addr = "127.0.0.1:4000".parse().expect("an address");
+
+        let text = environment(addr, "rw.main.abc");
+
+        assert!(
+            text.contains("export CCACHE_REMOTE_STORAGE='http://mesh:rw.main.abc@127.0.0.1:4000/ccache'\n"),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line.starts_with("export ") && line.ends_with('\'')), "{text}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_told_with_its_path() {
+        let why = Service::try_start(Path::new("/proc/none"), 0).expect_err("no folder can be made there");
+
+        assert!(why.contains("/proc/none"), "{why}");
+    }
+}
