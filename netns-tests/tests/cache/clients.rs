@@ -42,6 +42,47 @@ fn ccache_hits_in_each_of_its_layouts() {
     }
 }
 
+/// Its server is ours alone, on a port of its own, and ends with the test.
+struct Sccache<'a> {
+    folder: &'a Path,
+    env: Vec<(String, String)>,
+}
+
+impl Sccache<'_> {
+    fn run(&self, args: &[&str]) -> String {
+        let mut command = Command::new("sccache");
+        command.args(args).current_dir(self.folder).envs(self.env.clone());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "sccache {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Sccache<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("sccache").arg("--stop-server").envs(self.env.clone()).output();
+    }
+}
+
+#[test]
+fn sccache_hits_over_webdav() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::start(folder.path());
+    std::fs::write(folder.path().join("hello.c"), "int main(void) { return 0; }\n").unwrap();
+    let mut env = home.env();
+    env.push(("SCCACHE_SERVER_UDS".into(), folder.path().join("sccache.sock").display().to_string()));
+    let sccache = Sccache { folder: folder.path(), env };
+
+    sccache.run(&["gcc", "-O2", "-c", "hello.c", "-o", "hello.o"]);
+    sccache.run(&["gcc", "-O2", "-c", "hello.c", "-o", "hello.o"]);
+
+    let stats: serde_json::Value =
+        serde_json::from_str(&sccache.run(&["--show-stats", "--stats-format", "json"])).unwrap();
+    assert_eq!(stats["stats"]["cache_hits"]["counts"]["C/C++"], 1, "{stats}");
+    assert_eq!(stats["stats"]["cache_writes"], 1, "{stats}");
+    assert!(stats["cache_location"].as_str().unwrap().starts_with("webdav"), "{stats}");
+}
+
 fn curl(args: &[&str]) -> String {
     let output = Command::new("curl").args(["--silent", "--max-time", "30"]).args(args).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
