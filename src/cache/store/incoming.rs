@@ -2,8 +2,7 @@
 //! nothing. Not here: where its name comes from.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -124,6 +123,10 @@ impl Drop for Incoming {
     }
 }
 
+fn is_full(written: &std::io::Result<()>) -> bool {
+    written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
+}
+
 impl Spill {
     fn create(store: &Store) -> Result<Self, Error> {
         let path = store.folder.join(INCOMING).join(format!("{:016x}", rand::random::<u64>()));
@@ -134,16 +137,18 @@ impl Spill {
     /// The next chunks: only the last may be short.
     fn write(&mut self, store: &Store, bytes: &[u8]) -> Result<(), Error> {
         store.make_room(bytes.len() as u64)?;
-        lock(&store.state).incoming += bytes.len() as u64;
-        self.written += bytes.len() as u64;
+        let len = bytes.len() as u64;
+        store.make_room(len)?;
+        lock(&store.state).incoming += len;
+        let start = self.written;
+        self.written += len;
         bytes.chunks(CHUNK).for_each(|chunk| self.sums.push(chunk));
-        match self.file.write_all(bytes) {
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                store.give_back(bytes.len() as u64);
-                Err(store.full(bytes.len() as u64))
-            }
-            written => at("write", &self.path, written),
+        let mut written = self.file.write_all_at(bytes, start);
+        if is_full(&written) {
+            store.give_back(len);
+            written = self.file.write_all_at(bytes, start);
         }
+        if is_full(&written) { Err(store.full(len)) } else { at("write", &self.path, written) }
     }
 
     /// It becomes the blob of this digest.
