@@ -23,9 +23,10 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::link::device::{Device, Read};
+use crate::link::device::Device;
 use crate::link::socket::{Room, made};
 use crate::link::sockets::{Sent, Sockets};
+use crate::link::tun::Read;
 use crate::proto::announcement::Announcement;
 use crate::proto::batch::Bulk;
 use crate::proto::nat::Behaviour;

@@ -4,9 +4,9 @@
 use std::io;
 
 use super::stack::Stack;
-use super::tun::Tun;
+use super::tun::{Read, Tun};
 use crate::proto::packets::Packets;
-use crate::proto::super_packet::{Malformed, SuperPacket};
+use crate::proto::super_packet::SuperPacket;
 
 /// One of the two.
 #[derive(Debug)]
@@ -15,17 +15,6 @@ pub enum Device {
     Tun(Tun),
     /// TCP alone, for this process alone.
     Stack(Stack),
-}
-
-/// What was read.
-#[derive(Debug)]
-pub enum Read<'b> {
-    /// A packet.
-    Packet(SuperPacket<'b>),
-    /// Something that makes no sense.
-    Malformed(Malformed),
-    /// There is nothing.
-    Nothing,
 }
 
 impl Device {

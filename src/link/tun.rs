@@ -5,7 +5,6 @@ use std::net::Ipv4Addr;
 
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
-use super::device::Read;
 use crate::exit::{Exit, Failure};
 use crate::proto::coalesce::{Coalescer, MOST_PIECES};
 use crate::proto::overlay::{MTU, Prefix};
@@ -20,6 +19,17 @@ const QUEUE: u32 = 1000;
 const LONGEST_NAME: usize = 15;
 
 const TAKEN: &str = "another mesh or interface has this name: choose another with --tun (MESH_TUN)";
+
+/// What was read.
+#[derive(Debug)]
+pub enum Read<'b> {
+    /// A packet.
+    Packet(SuperPacket<'b>),
+    /// Something that makes no sense.
+    Malformed(Malformed),
+    /// There is nothing, which the stack says alone.
+    Nothing,
+}
 
 /// A device that is up, with our overlay address.
 pub struct Tun {

@@ -6,36 +6,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::index::Key;
-use super::segment::Segment;
+use super::segment::{Queue, Segment};
 
 /// The small queue's share of the budget.
 const SMALL: f64 = 0.1;
 
 /// As many names of what went unread are remembered.
 const GHOSTS: usize = 1 << 16;
-
-/// One of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Queue {
-    /// For what is new.
-    Small,
-    /// For what was read.
-    Main,
-}
-
-impl Queue {
-    /// As a segment's name has it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Small => "small",
-            Self::Main => "main",
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        [Self::Small, Self::Main].into_iter().find(|queue| queue.name() == text)
-    }
-}
 
 /// A segment in a queue.
 #[derive(Debug, Clone)]

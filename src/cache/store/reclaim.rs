@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::entry::Head;
 use super::index::{Key, Place, key};
-use super::queue::{self, Queue};
+use super::queue;
+use super::segment::Queue;
 use super::state::State;
 
 /// How often all segments may be gone through in vain: an entry that was read three times stays for as many rounds.

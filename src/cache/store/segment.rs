@@ -11,10 +11,32 @@ use bytes::Bytes;
 
 use super::entry::{ALIGNMENT, HEAD, Head, VOID_AT};
 use super::file;
-use super::queue::Queue;
 
 /// Read at once when a segment is read through: heads are near each other.
 const WINDOW: usize = 64 << 10;
+
+/// Whose turn a segment waits for ([`super::queue`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// For what is new.
+    Small,
+    /// For what was read.
+    Main,
+}
+
+impl Queue {
+    /// As a segment's name has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Main => "main",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        [Self::Small, Self::Main].into_iter().find(|queue| queue.name() == text)
+    }
+}
 
 /// A segment's name: all that is known of it from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

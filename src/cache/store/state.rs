@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::entry::{Head, Kind};
 use super::file;
 use super::index::{Index, Key, LONGEST_SEGMENT, Place, key};
-use super::queue::{self, Queue, Queues};
-use super::segment::{Name, Segment};
+use super::queue::{self, Queues};
+use super::segment::{Name, Queue, Segment};
 use crate::proto::digest::{Digest, Hash};
 
 /// A segment is full when it weighs this part of the budget, within these bounds.
