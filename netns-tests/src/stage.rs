@@ -1,5 +1,6 @@
 //! A run on stage: a lab, a rendezvous that every runner reaches, and real `mesh` processes inside. Not here: what is expected of them.
 
+mod home;
 mod process;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +11,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+pub use home::{Home, alone};
 pub use process::Process;
 
 use crate::fake_github::FakeGithub;

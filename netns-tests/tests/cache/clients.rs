@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::stage::Home;
+use netns_tests::stage::{Home, alone, binary};
 
-fn ccache(home: &Home<'_>, folder: &Path, layout: &str) -> (u64, u64) {
+fn ccache(home: &Home, folder: &Path, layout: &str) -> (u64, u64) {
     let dir = folder.join("ccache");
-    let storage = format!("{}|layout={layout}", home.variable("CCACHE_REMOTE_STORAGE"));
+    let storage = format!("{}|layout={layout}", home.variable("CCACHE_REMOTE_STORAGE").unwrap());
     let run = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
         command.args(args).current_dir(folder).env("CCACHE_DIR", &dir).env("CCACHE_REMOTE_STORAGE", &storage);
@@ -30,7 +30,7 @@ fn ccache(home: &Home<'_>, folder: &Path, layout: &str) -> (u64, u64) {
 fn ccache_hits_in_each_of_its_layouts() {
     for layout in ["subdirs", "flat", "bazel"] {
         let folder = tempfile::tempdir().unwrap();
-        let home = Home::start(folder.path());
+        let home = Home::start(folder.path()).unwrap();
         std::fs::write(folder.path().join("hello.c"), "int main(void) { return 0; }\n").unwrap();
 
         assert_eq!(ccache(&home, folder.path(), layout), (0, 0), "{layout}: nothing is there yet");
@@ -67,9 +67,9 @@ impl Drop for Sccache<'_> {
 #[test]
 fn sccache_hits_over_webdav() {
     let folder = tempfile::tempdir().unwrap();
-    let home = Home::start(folder.path());
+    let home = Home::start(folder.path()).unwrap();
     std::fs::write(folder.path().join("hello.c"), "int main(void) { return 0; }\n").unwrap();
-    let mut env = home.env();
+    let mut env = home.env().unwrap();
     env.push(("SCCACHE_SERVER_UDS".into(), folder.path().join("sccache.sock").display().to_string()));
     let sccache = Sccache { folder: folder.path(), env };
 
@@ -91,8 +91,8 @@ fn curl(args: &[&str]) -> String {
 #[test]
 fn curl_stores_and_reads_as_bazel_does() {
     let folder = tempfile::tempdir().unwrap();
-    let home = Home::start(folder.path());
-    let (url, file) = (home.variable("MESH_BAZEL_CACHE"), folder.path().join("content"));
+    let home = Home::start(folder.path()).unwrap();
+    let (url, file) = (home.variable("MESH_BAZEL_CACHE").unwrap(), folder.path().join("content"));
     std::fs::write(&file, "content\n").unwrap();
     let (file, hash) = (file.display().to_string(), "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53");
     let code = ["--output", "/dev/null", "--write-out", "%{http_code}"];
@@ -112,11 +112,11 @@ fn curl_stores_and_reads_as_bazel_does() {
 #[test]
 fn a_reader_of_one_namespace_gets_nothing_of_another() {
     let folder = tempfile::tempdir().unwrap();
-    let home = Home::start(folder.path());
-    let (url, file) = (home.variable("MESH_CACHE_URL") + "/webdav/x", folder.path().join("content"));
+    let home = Home::start(folder.path()).unwrap();
+    let (url, file) = (home.variable("MESH_CACHE_URL").unwrap() + "/webdav/x", folder.path().join("content"));
     std::fs::write(&file, "content\n").unwrap();
     let bearer = |args: &[&str]| {
-        let text = String::from_utf8(home.cache(&[&["env"], args].concat()).stdout).unwrap();
+        let text = String::from_utf8(home.cache(&[&["env"], args].concat()).unwrap().stdout).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("export MESH_CACHE_TOKEN=")).unwrap().to_owned();
         format!("Authorization: Bearer {}", line.trim_matches('\''))
     };
@@ -134,18 +134,18 @@ fn a_reader_of_one_namespace_gets_nothing_of_another() {
 #[test]
 fn what_was_asked_and_stored_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let home = Home::start(folder.path());
+    let home = Home::start(folder.path()).unwrap();
     std::fs::write(folder.path().join("hello.c"), "int main(void) { return 0; }\n").unwrap();
     ccache(&home, folder.path(), "flat");
     ccache(&home, folder.path(), "flat");
 
-    let stats = home.stats();
+    let stats = home.stats().unwrap();
 
     assert!(
         stats["hits"].as_u64() >= Some(1) && stats["misses"].as_u64() >= Some(1) && stats["puts"].as_u64() >= Some(1),
         "{stats}"
     );
-    let line = String::from_utf8(home.cache(&["stats"]).stdout).unwrap();
+    let line = String::from_utf8(home.cache(&["stats"]).unwrap().stdout).unwrap();
     assert!(line.starts_with("cache: ") && line.contains("look-ups answered"), "{line}");
 }
 
@@ -153,27 +153,21 @@ fn what_was_asked_and_stored_is_counted() {
 fn a_mesh_without_a_cache_says_so() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("cache"), "a file is no folder").unwrap();
-    let mut command = Command::new(netns_tests::stage::binary().unwrap());
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    command.args(["primary", "--aux", "0", "--no-tun", "--offload", "none", "--stun", "127.0.0.1:9"]);
-    command.args([
-        "--rendezvous",
-        &format!("dir:{}", at("meeting")),
-        "--control",
-        &at("mesh.sock"),
-        "--cache",
-        &at("cache"),
-    ]);
+    let mut command = alone(folder.path()).unwrap();
     let output = command
         .args(["--", "sh", "-c", "\"$MESH\" cache env; echo code $?"])
-        .env("MESH", netns_tests::stage::binary().unwrap())
-        .env("MESH_CONTROL", at("mesh.sock"))
-        .env("MESH_KEY", netns_tests::stage::KEY)
+        .env("MESH", binary().unwrap())
+        .env("MESH_CONTROL", folder.path().join("mesh.sock"))
         .output()
         .unwrap();
 
     let (told, warned) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the build goes on: {warned}");
-    assert!(warned.contains("M801") && warned.contains(&at("cache")) && warned.contains("M802"), "{warned}");
+    assert!(
+        warned.contains("M801")
+            && warned.contains(&folder.path().join("cache").display().to_string())
+            && warned.contains("M802"),
+        "{warned}"
+    );
     assert_eq!(told, "code 2\n");
 }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use reqwest::{Client, StatusCode};
 
-use crate::stage::Home;
+use netns_tests::stage::Home;
 
 /// How often it is killed: so often, or as `MESH_ROUNDS` says.
 const ROUNDS: usize = 25;
@@ -20,11 +20,19 @@ const LIVES: usize = 25;
 const NAMES: u32 = 40;
 const CLIENTS: u32 = 4;
 
+/// It ends at once.
+const SOON: Duration = Duration::from_secs(40);
+
 /// Killed within this time.
 const LIFE: Duration = Duration::from_millis(150);
 
 fn rounds() -> usize {
     std::env::var("MESH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
+}
+
+/// Where the cache answers, and the token it asks for.
+fn door(home: &Home) -> (String, String) {
+    (home.variable("MESH_CACHE_URL").unwrap(), home.variable("MESH_CACHE_TOKEN").unwrap())
 }
 
 /// What a version of a name holds: small, around the border, or large; nothing else has the same bytes.
@@ -94,8 +102,8 @@ async fn live_and_die(lives: usize, chance: &mut StdRng) {
     let folder = tempfile::tempdir().unwrap();
     let mut versions = Versions::new();
     for _ in 0..lives {
-        let mut home = Home::start(folder.path());
-        let (url, token) = (home.variable("MESH_CACHE_URL"), home.variable("MESH_CACHE_TOKEN"));
+        let mut home = Home::start(folder.path()).unwrap();
+        let (url, token) = door(&home);
         check(&url, &token, &mut versions).await;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
@@ -107,15 +115,16 @@ async fn live_and_die(lives: usize, chance: &mut StdRng) {
         // The moment is what is tried.
         tokio::time::sleep(chance.random_range(Duration::ZERO..LIFE)).await;
         home.process.signal(Signal::SIGKILL).unwrap();
-        home.process.wait(crate::stage::SOON).unwrap();
+        home.process.wait(SOON).unwrap();
         for client in clients {
             versions.extend(client.await.unwrap());
         }
     }
     let stored: u32 = versions.values().map(|(acknowledged, _)| acknowledged).sum();
-    let home = Home::start(folder.path());
-    check(&home.variable("MESH_CACHE_URL"), &home.variable("MESH_CACHE_TOKEN"), &mut versions).await;
+    let home = Home::start(folder.path()).unwrap();
+    let (url, token) = door(&home);
+    check(&url, &token, &mut versions).await;
 
     assert!(stored as usize > 4 * lives, "only {stored} were stored in {lives} lives");
-    assert_eq!(home.stats()["damaged"], 0, "a kill damages nothing");
+    assert_eq!(home.stats().unwrap()["damaged"], 0, "a kill damages nothing");
 }

@@ -4,4 +4,3 @@
 
 mod clients;
 mod crash;
-mod stage;
