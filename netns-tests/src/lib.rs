@@ -1,7 +1,8 @@
 //! The lab: runners behind real NATs in network namespaces ([`lab`]), a GitHub that runs here ([`fake_github`]), and runs of `mesh` over both
 //! ([`stage`]). [`demo`] is one such run in front of an audience, [`scale`] one with a crowd of simulated aux, [`tunnel`] sets the
-//! tunnel beside those of others, and [`load`] wears a mesh down.
+//! tunnel beside those of others, [`load`] wears a mesh down, and [`caching`] sets the cache beside nginx and redis.
 
+pub mod caching;
 pub mod demo;
 pub mod fake_github;
 pub mod interrupt;

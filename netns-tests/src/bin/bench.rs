@@ -1,6 +1,6 @@
 //! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands, `bench userspace`
 //! what a stream through it gives without a TUN device, `bench scale` what a primary costs with many aux, `bench tunnel` how the tunnel
-//! compares with those of others, `bench load` what an hour of load does to a mesh. Figures go to stdout; only by those of `load` something passes
+//! compares with those of others, `bench load` what an hour of load does to a mesh, `bench cache` how the cache compares with nginx and redis. Figures go to stdout; only by those of `load` something passes
 //! or fails.
 
 #![expect(clippy::print_stdout, reason = "its output is its result")]
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use netns_tests::caching;
 use netns_tests::interrupt::{Interrupt, Interrupted};
 use netns_tests::lab::Nat;
 use netns_tests::load;
@@ -64,6 +65,11 @@ enum What {
         #[arg(long, value_name = "FILE")]
         plot: Option<PathBuf>,
     },
+    /// The cache beside nginx and redis, on loopback
+    Cache {
+        #[command(flatten)]
+        plan: caching::Plan,
+    },
     /// Mixed load over a bad network whose NATs are rebound: nothing corrupt, no leak, no stall, or it fails
     Load {
         #[command(flatten)]
@@ -88,6 +94,7 @@ fn main() -> Result<ExitCode> {
         What::Hold { seconds } => hold(seconds),
         What::Userspace { megabytes, rounds } => userspace(megabytes.into(), rounds),
         What::Scale { aux, seconds, plot } => scale(&aux, Duration::from_secs(seconds.into()), plot),
+        What::Cache { plan } => cache(&plan),
         What::Load { plan } => load(&plan),
         What::Tunnel { plan, plot } => tunnel(&plan, plot),
     };
@@ -95,6 +102,11 @@ fn main() -> Result<ExitCode> {
         Err(error) if error.is::<Interrupted>() => Ok(ExitCode::from(130)),
         done => done.map(|()| ExitCode::SUCCESS),
     }
+}
+
+fn cache(plan: &caching::Plan) -> Result<()> {
+    print!("{}", caching::run(plan, &Interrupt::listen()?)?);
+    Ok(())
 }
 
 fn connect(aux: u16, rounds: u16) -> Result<()> {
