@@ -92,7 +92,7 @@ impl Cache {
 
     /// The blob turned out damaged while it was given out.
     pub fn forget(&self, blob: &Blob) {
-        self.store.forget(&blob.digest());
+        self.store.forget(blob);
     }
 
     /// What was asked and answered.

@@ -13,13 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use self::body::Body;
 use super::Cache;
@@ -27,11 +28,20 @@ use super::store::{Error, Name, Record};
 use super::token::{Grant, Tokens};
 use crate::proto::digest::Hash;
 
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 512;
+/// Of a request; what a connection may have in memory.
+const LONGEST_HEAD: usize = 128 << 10;
 
-/// For a request's head to come, and for each piece of its body.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A listener that cannot take a connection tries again after this.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// What nobody may exceed.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once; more wait.
+    pub connections: usize,
+    /// For a request's head to come, for each piece of its body, and for whoever asked to take a piece of the answer.
+    pub patience: Duration,
+}
 
 /// What a path names in a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,19 +67,20 @@ const FRONTS: [Front; 3] = [ccache::FRONT, bazel::FRONT, webdav::FRONT];
 pub struct Fronts {
     cache: Arc<Cache>,
     tokens: Tokens,
+    limits: Limits,
 }
 
 type Answer = Response<Body>;
 
 impl Fronts {
     /// For the bearers of these tokens.
-    pub fn new(cache: Arc<Cache>, tokens: Tokens) -> Self {
-        Self { cache, tokens }
+    pub fn new(cache: Arc<Cache>, tokens: Tokens, limits: Limits) -> Self {
+        Self { cache, tokens, limits }
     }
 
     /// Answers whoever connects, for ever.
     pub async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.limits.connections));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
@@ -82,7 +93,7 @@ impl Fronts {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection to the cache");
-                    tokio::time::sleep(PATIENCE / 100).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
@@ -98,8 +109,10 @@ impl Fronts {
             async move { Ok::<_, Infallible>(fronts.answer(grant, request).await) }
         });
         let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-        if let Err(error) = server.serve_connection(TokioIo::new(stream), answer).await {
+        server.timer(TokioTimer::new()).header_read_timeout(self.limits.patience).max_buf_size(LONGEST_HEAD);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.limits.patience));
+        if let Err(error) = server.serve_connection(TokioIo::new(Box::pin(stream)), answer).await {
             tracing::debug!(%error, "a connection to the cache ended early");
         }
     }
@@ -158,10 +171,8 @@ impl Fronts {
     }
 
     fn get(&self, name: &Name) -> Answer {
-        match self.cache.find(name) {
-            Some((_, blob)) => carry(Body::blob(Arc::clone(&self.cache), blob)),
-            None => status(StatusCode::NOT_FOUND),
-        }
+        let body = self.cache.find(name).and_then(|(_, blob)| Body::blob(Arc::clone(&self.cache), blob));
+        body.map_or_else(|| status(StatusCode::NOT_FOUND), carry)
     }
 
     fn head(&self, name: &Name) -> Answer {
@@ -179,8 +190,8 @@ impl Fronts {
         let mut incoming = self.cache.incoming();
         let mut body = request.into_body();
         loop {
-            match tokio::time::timeout(PATIENCE, body.frame()).await {
-                Err(_) => return say(StatusCode::REQUEST_TIMEOUT, "nothing came for 30 s"),
+            match tokio::time::timeout(self.limits.patience, body.frame()).await {
+                Err(_) => return say(StatusCode::REQUEST_TIMEOUT, "nothing came for too long"),
                 Ok(Some(Err(_))) => return say(StatusCode::BAD_REQUEST, "the body broke off"),
                 Ok(None) => break,
                 Ok(Some(Ok(frame))) => {
@@ -236,6 +247,8 @@ fn say(status: StatusCode, what: impl Into<String>) -> Answer {
 fn unauthorized() -> Answer {
     let mut answer =
         say(StatusCode::UNAUTHORIZED, "the token of this run is missing; hint: `mesh cache env` prints it");
+    // Who has no token shall not hold a place.
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"mesh\", Bearer"));
     answer
 }

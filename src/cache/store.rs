@@ -135,13 +135,19 @@ pub struct Blob {
 #[derive(Debug, Clone)]
 enum Content {
     Whole(Bytes),
-    Chunks(Chunks),
+    Chunks(Chunks, Place),
 }
 
-/// The bytes on the disk are no longer those that were written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a blob is damaged on the disk")]
-pub struct Damaged;
+/// Why a blob is not given out after all.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes on the disk are no longer those that were written.
+    #[error("a blob is damaged on the disk")]
+    Damaged,
+    /// The system refused; the blob may be sound.
+    #[error("a blob cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
 
 impl Blob {
     /// Its name.
@@ -153,7 +159,7 @@ impl Blob {
     pub fn whole(&self) -> Option<&Bytes> {
         match &self.bytes {
             Content::Whole(bytes) => Some(bytes),
-            Content::Chunks(_) => None,
+            Content::Chunks(..) => None,
         }
     }
 
@@ -161,13 +167,13 @@ impl Blob {
     ///
     /// # Errors
     /// If they are damaged, or cannot be read.
-    pub fn read(&self, at: u64) -> Result<Bytes, Damaged> {
+    pub fn read(&self, at: u64) -> Result<Bytes, ReadError> {
         if at >= self.digest.size {
             return Ok(Bytes::new());
         }
         match &self.bytes {
             Content::Whole(bytes) => Ok(bytes.slice(at as usize..)),
-            Content::Chunks(chunks) => chunks.read(at).ok().flatten().ok_or(Damaged),
+            Content::Chunks(chunks, _) => chunks.read(at)?.ok_or(ReadError::Damaged),
         }
     }
 }
@@ -186,14 +192,17 @@ impl Store {
         let locked = take(folder)?;
         let [_, files, incoming] = &inner;
         at("make folders in", files, file::prepare(files))?;
-        at("empty", incoming, empty(incoming))?;
+        file::listed(incoming).iter().for_each(|path| file::remove(path));
         let budget = budget.max(LEAST_BUDGET);
         let (mut state, mut known) = (State::new(folder, budget), HashSet::new());
         for name in segments(folder)? {
             let path = folder.join(SEGMENTS).join(name.to_string());
-            at("read the segment", &path, state.adopt(name, &mut known))?;
+            if let Err(error) = state.adopt(name, &mut known) {
+                tracing::warn!(%error, segment = %path.display(), "a segment cannot be read, and is left alone");
+            }
         }
-        at("tidy", files, file::sweep(files, |path| is_known(&known, path)))?;
+        at("open the last segment in", folder, state.reopen())?;
+        file::sweep(files, |path| is_known(&known, path));
         let (state, counts) = (Mutex::new(state), Counts::default());
         let store = Self { folder: folder.into(), budget, state, reclaiming: Mutex::new(()), counts, _lock: locked };
         store.make_room(0)?;
@@ -208,15 +217,16 @@ impl Store {
     fn head(&self, digest: &Digest) -> Option<(Key, Place)> {
         let key = key(&digest.hash);
         let (place, segment) = self.place(key, false)?;
-        let head = segment.head(place.at()).ok().flatten();
-        let is_it = |head: &Head| head.kind != Kind::Record && state::digest(head) == *digest;
-        let whole = |head: &Head| {
-            head.kind == Kind::Blob || self.file(digest).metadata().is_ok_and(|found| found.len() == digest.size)
-        };
-        match head {
-            Some(head) if is_it(&head) && whole(&head) => Some((key, place)),
-            Some(head) if !is_it(&head) => None,
-            _ => self.note_damage(key, place),
+        match segment.head(place.at()) {
+            Ok(Some(head)) if head.kind == Kind::Record || state::digest(&head) != *digest => None,
+            Ok(Some(head)) if head.kind == Kind::Blob => Some((key, place)),
+            Ok(Some(_)) => match self.file(digest).metadata() {
+                Ok(found) if found.len() == digest.size => Some((key, place)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => unreadable(&error),
+                _ => self.note_damage(key, place),
+            },
+            Ok(None) => self.note_damage(key, place),
+            Err(error) => unreadable(&error),
         }
     }
 
@@ -240,8 +250,9 @@ impl Store {
             Kind::Blob if state::digest(&head) == *digest => Content::Whole(body),
             Kind::File if state::digest(&head) == *digest => {
                 match Chunks::open(&self.file(digest), digest.size, body) {
-                    Ok(Some(chunks)) => Content::Chunks(chunks),
-                    _ => return self.note_damage(key(&digest.hash), place),
+                    Ok(Some(chunks)) => Content::Chunks(chunks, place),
+                    Ok(None) => return self.note_damage(key(&digest.hash), place),
+                    Err(error) => return unreadable(&error),
                 }
             }
             _ => return None,
@@ -255,16 +266,15 @@ impl Store {
         let (place, segment) = self.place(key, true)?;
         match segment.read(place.at(), place.most()) {
             Ok(Some((head, body))) => (head.hash == *hash).then_some((place, head, body)),
-            _ => self.note_damage(key, place),
+            Ok(None) => self.note_damage(key, place),
+            Err(error) => unreadable(&error),
         }
     }
 
-    /// The blob turned out damaged while it was read: it is forgotten.
-    pub fn forget(&self, digest: &Digest) {
-        let key = key(&digest.hash);
-        let known = lock(&self.state).index.get(key);
-        if let Some(place) = known {
-            self.note_damage::<()>(key, place);
+    /// The blob turned out damaged while it was read: it is forgotten, unless another has taken its place.
+    pub fn forget(&self, blob: &Blob) {
+        if let Content::Chunks(_, place) = &blob.bytes {
+            self.note_damage::<()>(key(&blob.digest.hash), *place);
         }
     }
 
@@ -342,24 +352,29 @@ impl Store {
         self.make_room(bytes)?;
         let first = write(&mut lock(&self.state));
         let written = match first {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_full(&error) => {
                 self.give_back(bytes);
                 write(&mut lock(&self.state))
             }
             written => written,
         };
         match written {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(self.full(bytes)),
+            Err(error) if is_full(&error) => Err(self.full(bytes)),
             written => at("write into", &self.folder, written),
         }
     }
 
     /// Makes room for so many bytes within the budget.
     fn make_room(&self, bytes: u64) -> Result<(), Error> {
-        let most = self.budget.saturating_sub(bytes);
-        if lock(&self.state).weight() <= most {
-            return Ok(());
-        }
+        let most = {
+            let state = lock(&self.state);
+            // What is carried over is written before the segment that it comes from goes.
+            let most = self.budget.saturating_sub(bytes + state.most());
+            if state.weight() <= most {
+                return Ok(());
+            }
+            most
+        };
         let _one = self.reclaiming.lock();
         if reclaim::down_to(&self.state, most) { Ok(()) } else { Err(self.full(bytes)) }
     }
@@ -408,6 +423,17 @@ impl Store {
     }
 }
 
+/// It may be there and sound, and is as good as not there: too few descriptors are no damage.
+fn unreadable<T>(error: &io::Error) -> Option<T> {
+    tracing::warn!(%error, "the cache cannot read what it holds");
+    None
+}
+
+/// Whether there is no room, be it on the disk or for this user.
+fn is_full(error: &io::Error) -> bool {
+    [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind())
+}
+
 /// Takes the folder for this process.
 fn take(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
@@ -418,10 +444,6 @@ fn take(folder: &Path) -> Result<File, Error> {
         Err(TryLockError::WouldBlock) => Err(Error::InUse(folder.into())),
         Err(TryLockError::Error(error)) => at("lock", &path, Err(error)),
     }
-}
-
-fn empty(folder: &Path) -> io::Result<()> {
-    fs::read_dir(folder)?.try_for_each(|file| fs::remove_file(file?.path()))
 }
 
 /// Of all segments the names, oldest first.

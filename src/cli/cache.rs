@@ -5,8 +5,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use nix::sys::resource::{Resource, getrlimit};
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -15,7 +17,7 @@ use super::Outcome;
 use super::actions::{put, warn};
 use super::control::{done, path};
 use crate::cache::Cache;
-use crate::cache::front::Fronts;
+use crate::cache::front::{Fronts, Limits};
 use crate::cache::store::Store;
 use crate::cache::token::{Grant, Tokens};
 use crate::config::{CacheArgs, ControlArgs};
@@ -25,6 +27,12 @@ use crate::report;
 
 /// A build's tools ask at once, and none of them should wait for another's large file.
 const THREADS: usize = 2;
+
+/// Tools that neither ask nor take their answer for so long lose their connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connections of tools at once; more wait.
+const MOST_CONNECTIONS: usize = 512;
 
 /// Where everything of a run is, unless the user says otherwise.
 const NAMESPACE: &str = "main";
@@ -57,7 +65,7 @@ impl Service {
         let cache = Arc::new(Cache::new(Arc::new(store)));
         let tokens = Tokens::new(rand::rng().random());
         let (runtime, addr) =
-            serve(Fronts::new(Arc::clone(&cache), tokens.clone())).map_err(|error| error.to_string())?;
+            serve(Fronts::new(Arc::clone(&cache), tokens.clone(), limits())).map_err(|error| error.to_string())?;
         Ok(Self { cache, tokens, addr, runtime: Some(runtime) })
     }
 
@@ -94,6 +102,12 @@ impl Drop for Service {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Each connection may take two descriptors, and the mesh needs its own.
+fn limits() -> Limits {
+    let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    Limits { connections: (descriptors as usize / 4).clamp(8, MOST_CONNECTIONS), patience: PATIENCE }
 }
 
 fn serve(fronts: Fronts) -> io::Result<(Runtime, SocketAddr)> {

@@ -4,3 +4,4 @@
 
 mod clients;
 mod crash;
+mod starved;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use crate::cache::Cache;
-use crate::cache::store::{Blob, Damaged};
+use crate::cache::store::{Blob, ReadError};
 
 /// An answer's bytes.
 #[derive(Debug)]
@@ -23,9 +23,11 @@ enum Source {
     /// Nothing more.
     None,
     Bytes(Bytes),
+    /// The next bytes are read already, so that damage shows before anything is sent.
     Blob {
         cache: Arc<Cache>,
         blob: Blob,
+        next: Bytes,
         at: u64,
     },
 }
@@ -46,13 +48,14 @@ impl Body {
         Self { size: text.len() as u64, source: Source::Bytes(text.into()) }
     }
 
-    pub(super) fn blob(cache: Arc<Cache>, blob: Blob) -> Self {
+    /// `None` where its first bytes cannot be read.
+    pub(super) fn blob(cache: Arc<Cache>, blob: Blob) -> Option<Self> {
         let size = blob.digest().size;
         let source = match blob.whole() {
             Some(bytes) => Source::Bytes(bytes.clone()),
-            None => Source::Blob { cache, blob, at: 0 },
+            None => Source::Blob { next: read(&cache, &blob, 0).ok()?, cache, blob, at: 0 },
         };
-        Self { size, source }
+        Some(Self { size, source })
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -60,16 +63,27 @@ impl Body {
     }
 }
 
+fn read(cache: &Cache, blob: &Blob, at: u64) -> Result<Bytes, ReadError> {
+    blob.read(at).inspect_err(|error| match error {
+        ReadError::Damaged => cache.forget(blob),
+        ReadError::Io(error) => tracing::warn!(%error, "the cache cannot read a blob"),
+    })
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Damaged;
+    type Error = ReadError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Damaged>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         let next = match &mut self.source {
             Source::None => None,
             Source::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
-            Source::Blob { cache, blob, at } => {
-                let read = blob.read(*at).inspect_err(|_| cache.forget(blob));
+            Source::Blob { next, at, .. } if !next.is_empty() => {
+                *at += next.len() as u64;
+                Some(Ok(std::mem::take(next)))
+            }
+            Source::Blob { cache, blob, at, .. } => {
+                let read = read(cache, blob, *at);
                 *at += read.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 Some(read)
             }

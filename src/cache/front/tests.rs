@@ -13,6 +13,7 @@ use crate::cache::sha256;
 use crate::cache::store::Store;
 
 const BUDGET: u64 = 64 << 20;
+const PATIENCE: Duration = Duration::from_secs(30);
 const KEY: &str = "5a69gth13egv6ac9oei8trdnd47sfft9o";
 
 /// A cache with its fronts, for as long as a test needs it.
@@ -33,6 +34,10 @@ impl Drop for Stage {
 
 impl Stage {
     async fn start() -> Self {
+        Self::with(Limits { connections: 64, patience: PATIENCE }).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         // Somebody else may have chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
@@ -40,7 +45,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let tokens = Tokens::new([7; 32]);
-        let task = tokio::spawn(Fronts::new(Arc::clone(&cache), tokens.clone()).serve(listener));
+        let task = tokio::spawn(Fronts::new(Arc::clone(&cache), tokens.clone(), limits).serve(listener));
         Self { folder, addr, tokens, cache, client: Client::builder().no_proxy().build().expect("a client"), task }
     }
 
@@ -272,4 +277,45 @@ async fn every_collection_exists_and_an_entry_tells_its_size() {
     let entry = stage.ask("PROPFIND", "/webdav/a/b").send().await.expect("an answer");
     assert!(entry.text().await.expect("text").contains("<D:getcontentlength>7<"));
     assert_eq!(stage.ask("PROPFIND", "/webdav/a/c").send().await.expect("an answer").status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_neither_reads_nor_goes_on_writing_loses_its_place() {
+    let limits = Limits { connections: 2, patience: Duration::from_millis(300) };
+    let stage = Stage::with(limits).await;
+    stage.put("/webdav/large", vec![b'x'; 15_000_000]).await;
+    let token = stage.token("main", true);
+    let head =
+        |method: &str| format!("{method} /webdav/large HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
+    let idle = [head("GET") + "\r\n", head("PUT") + "Content-Length: 1000\r\n\r\n"].map(|bytes| {
+        let mut stream = std::net::TcpStream::connect(stage.addr).expect("connected");
+        stream.write_all(bytes.as_bytes()).expect("written");
+        stream
+    });
+
+    let answered = tokio::time::timeout(PATIENCE, stage.get("/webdav/none")).await;
+
+    assert_eq!(answered.expect("a place").0, StatusCode::NOT_FOUND);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_sent_away() {
+    let stage = Stage::start().await;
+
+    let answer = stage.client.get(stage.url("/webdav/x")).send().await.expect("an answer");
+
+    assert_eq!(answer.headers().get("connection").and_then(|value| value.to_str().ok()), Some("close"));
+}
+
+#[tokio::test]
+async fn a_blob_whose_first_bytes_are_damaged_is_not_found() {
+    let stage = Stage::start().await;
+    stage.put("/webdav/large", vec![b'x'; 200_000]).await;
+    let files = std::fs::read_dir(stage.folder.path().join("files")).expect("files");
+    let inner = files.flat_map(|entry| std::fs::read_dir(entry.expect("a folder").path()).expect("files"));
+    let path = inner.map(|entry| entry.expect("a file").path()).next().expect("one file");
+    std::fs::write(&path, vec![b'y'; 200_000]).expect("written");
+
+    assert_eq!(stage.get("/webdav/large").await.0, StatusCode::NOT_FOUND);
 }

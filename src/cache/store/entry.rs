@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 0 | 4 | [`MAGIC`] |
 //! | 4 | 1 | kind: 1 a blob, 2 a blob whose bytes are a file of its own, 3 a record |
-//! | 5 | 1 | 0, or 1 when it is void; in no sum, so that a single write voids it |
+//! | 5 | 1 | 0, or [`VOID`] when it is void; in no sum, so that a single write voids it |
 //! | 6 | 2 | 0 |
 //! | 8 | 4 | length of the body |
 //! | 12 | 4 | 0 |
@@ -30,6 +30,9 @@ pub(super) const HEAD: usize = 80;
 
 /// Where the flag is that voids an entry.
 pub(super) const VOID_AT: u64 = 5;
+
+/// What voids it: anything but 0 does, so no single flipped bit brings back what was void.
+pub(super) const VOID: u8 = 0xff;
 
 /// Entries begin at its multiples.
 pub(super) const ALIGNMENT: usize = 8;
@@ -87,7 +90,7 @@ impl Head {
         head[64..72].copy_from_slice(&self.sum.to_le_bytes());
         let own = XxHash3_64::oneshot_with_seed(seed, &head[..72]);
         head[72..].copy_from_slice(&own.to_le_bytes());
-        head[VOID_AT as usize] = self.void.into();
+        head[VOID_AT as usize] = if self.void { VOID } else { 0 };
         head
     }
 

@@ -9,6 +9,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::entry::{LONGEST_BODY, sum};
+use super::index::Key;
 use crate::proto::digest::Digest;
 
 /// Read and checked at once: while it is sent it is still in the processor's cache.
@@ -31,17 +32,34 @@ pub(super) fn prepare(folder: &Path) -> io::Result<()> {
     (0..=u8::MAX).try_for_each(|first| fs::create_dir_all(folder.join(format!("{first:02x}"))))
 }
 
-/// Removes all that `is_known` does not know: what a process had not yet entered when it was killed.
-pub(super) fn sweep(folder: &Path, is_known: impl Fn(&Path) -> bool) -> io::Result<()> {
-    for inner in fs::read_dir(folder)? {
-        for file in fs::read_dir(inner?.path())? {
-            let path = file?.path();
-            if !is_known(&path) {
-                fs::remove_file(path)?;
-            }
+/// Removes all that `is_known` does not know: what a process had not yet entered when it was killed. What cannot be removed stays, and is told of.
+pub(super) fn sweep(folder: &Path, is_known: impl Fn(&Path) -> bool) {
+    for inner in listed(folder) {
+        for path in listed(&inner).into_iter().filter(|path| !is_known(path)) {
+            remove(&path);
         }
     }
-    Ok(())
+}
+
+/// Removes the blob whose entry is lost: all that is left of its name is its key.
+pub(super) fn remove_by_key(folder: &Path, key: Key) {
+    let name: String = key.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let is_it = |path: &PathBuf| path.file_name().is_some_and(|found| found.to_string_lossy().starts_with(&name));
+    listed(&folder.join(&name[..2])).iter().filter(|path| is_it(path)).for_each(|path| remove(path));
+}
+
+/// What is in a folder; nothing where it is none.
+pub(super) fn listed(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).map(|found| found.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "cannot remove what the cache does not need");
+    }
 }
 
 /// The sums of chunks, as bytes.

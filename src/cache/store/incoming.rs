@@ -10,8 +10,8 @@ use super::entry::Kind;
 use super::file::{CHUNK, Sums};
 use super::index::key;
 use super::reclaim::lock;
-use super::state::INCOMING;
-use super::{Error, INLINE, Store, at};
+use super::state::{INCOMING, again};
+use super::{Error, INLINE, Store, at, is_full};
 use crate::cache::sha256::Hasher;
 use crate::proto::digest::{Digest, Hash};
 
@@ -105,7 +105,8 @@ impl Incoming {
         }
         if self.spill.is_none() && self.buffer.len() <= INLINE {
             self.store.put_small(&found, &self.buffer)?;
-        } else if !self.store.is_sound(&found) {
+        } else {
+            // Also where it is there already: only its size is known to be right, and these bytes are on the disk anyway.
             self.flush(self.buffer.len())?;
             if let Some(spill) = self.spill.take() {
                 spill.settle(&self.store, &found)?;
@@ -123,14 +124,16 @@ impl Drop for Incoming {
     }
 }
 
-fn is_full(written: &std::io::Result<()>) -> bool {
-    written.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
-}
-
 impl Spill {
     fn create(store: &Store) -> Result<Self, Error> {
-        let path = store.folder.join(INCOMING).join(format!("{:016x}", rand::random::<u64>()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let folder = store.folder.join(INCOMING);
+        let path = folder.join(format!("{:016x}", rand::random::<u64>()));
+        let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = open().or_else(|error| again(error, &folder, open));
+        if file.as_ref().is_err_and(is_full) {
+            store.give_back(0);
+            file = open();
+        }
         Ok(Self { file: at("make", &path, file)?, path, sums: Sums::default(), written: 0 })
     }
 
@@ -138,17 +141,21 @@ impl Spill {
     fn write(&mut self, store: &Store, bytes: &[u8]) -> Result<(), Error> {
         store.make_room(bytes.len() as u64)?;
         let len = bytes.len() as u64;
+        if lock(&store.state).incoming + len > store.budget / 2 {
+            // Unfinished uploads must not push out all that is stored.
+            return Err(store.full(len));
+        }
         store.make_room(len)?;
         lock(&store.state).incoming += len;
         let start = self.written;
         self.written += len;
         bytes.chunks(CHUNK).for_each(|chunk| self.sums.push(chunk));
         let mut written = self.file.write_all_at(bytes, start);
-        if is_full(&written) {
+        if written.as_ref().is_err_and(is_full) {
             store.give_back(len);
             written = self.file.write_all_at(bytes, start);
         }
-        if is_full(&written) { Err(store.full(len)) } else { at("write", &self.path, written) }
+        if written.as_ref().is_err_and(is_full) { Err(store.full(len)) } else { at("write", &self.path, written) }
     }
 
     /// It becomes the blob of this digest.
@@ -157,8 +164,9 @@ impl Spill {
         let settled = store.with_room(0, |state| {
             // Under the lock: whoever forgets a damaged one of this name must not take this one with it.
             match fs::rename(&self.path, &path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.exists() => {}
-                renamed => renamed?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.path.exists() && path.exists() => {}
+                Err(error) => again(error, path.parent().unwrap_or(&path), || fs::rename(&self.path, &path))?,
+                Ok(()) => {}
             }
             state.enter(Kind::File, digest, self.sums.as_bytes())
         });

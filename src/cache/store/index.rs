@@ -106,6 +106,14 @@ impl Index {
         self.places.insert(key, place.with_reads(reads));
     }
 
+    /// Forgets all that lies in `segment`: their keys. Looks at every entry there is.
+    pub(super) fn remove_all_of(&mut self, segment: u32) -> Vec<Key> {
+        let lost: Vec<Key> =
+            self.places.iter().filter(|(_, place)| place.segment() == segment).map(|(key, _)| *key).collect();
+        self.places.retain(|_, place| place.segment() != segment);
+        lost
+    }
+
     pub(super) fn remove(&mut self, key: Key) -> Option<Place> {
         self.places.remove(&key)
     }

@@ -67,6 +67,11 @@ impl Queues {
         self.places.iter_mut().rev().find(|place| place.queue == queue && place.end.is_some())
     }
 
+    /// The youngest segment of this queue.
+    pub(super) fn last(&mut self, queue: Queue) -> Option<&mut Place> {
+        self.places.iter_mut().rev().find(|place| place.queue == queue)
+    }
+
     pub(super) fn remove(&mut self, number: u32) -> Option<Place> {
         self.at(number).and_then(|at| self.places.remove(at))
     }

@@ -35,26 +35,32 @@ pub(super) fn down_to(state: &Mutex<State>, most: u64) -> bool {
 /// Carries over what stays, forgets what does not, and removes the segment.
 fn empty(state: &Mutex<State>, victim: &queue::Place, packed: bool) {
     let mut heads = vec![];
-    if let Err(error) = victim.segment.scan(|at, head| heads.push((at, head))) {
-        tracing::warn!(%error, segment = %victim.segment.path().display(), "a part of a segment cannot be read and is lost");
-    }
+    let scanned = victim.segment.scan(|at, head| heads.push((at, head)));
     for (at, head) in heads.into_iter().filter(|(_, head)| !head.void) {
-        settle(state, victim, packed, at, &head);
+        while !settle(state, victim, packed, at, &head) {}
     }
     let mut state = lock(state);
+    if !matches!(scanned, Ok(true)) {
+        tracing::warn!(segment = %victim.segment.path().display(), "a part of a segment is damaged and lost");
+        state.forget_rest(victim.number);
+    }
     state.queues.remove(victim.number);
     if let Err(error) = victim.segment.remove() {
         tracing::warn!(%error, segment = %victim.segment.path().display(), "cannot remove a segment");
     }
 }
 
-/// One entry's fate.
-fn settle(state: &Mutex<State>, victim: &queue::Place, packed: bool, at: u64, head: &Head) {
+/// One entry's fate. `false` if it was read meanwhile, so that another one is due: at most once, as it is worth keeping then.
+fn settle(state: &Mutex<State>, victim: &queue::Place, packed: bool, at: u64, head: &Head) -> bool {
     let key = key(&head.hash);
-    let Some((place, pinned)) = current(state, key, victim.number, at) else { return };
-    let body = if packed || pinned || place.reads() > 0 { victim.segment.read(at, place.most()) } else { Ok(None) };
+    let Some((place, pinned)) = current(state, key, victim.number, at) else { return true };
+    let stays = packed || pinned || place.reads() > 0;
+    let body = if stays { victim.segment.read(at, place.most()) } else { Ok(None) };
     let mut state = lock(state);
-    let Some(place) = state.index.get(key).filter(|place| place.is_of(victim.number, at)) else { return };
+    let Some(place) = state.index.get(key).filter(|place| place.is_of(victim.number, at)) else { return true };
+    if !stays && (place.reads() > 0 || state.is_pinned(key)) {
+        return false;
+    }
     let (queue, reads) = match (packed, victim.queue) {
         (true, queue) => (queue, place.reads()),
         (false, Queue::Small) => (Queue::Main, 0),
@@ -64,12 +70,13 @@ fn settle(state: &Mutex<State>, victim: &queue::Place, packed: bool, at: u64, he
         && let Ok(moved) = state.append(queue, &head, &body)
     {
         state.index.move_to(key, moved, reads);
-        return;
+        return true;
     }
     state.forget(key, place);
     if victim.queue == Queue::Small {
         state.queues.note_ghost(key);
     }
+    true
 }
 
 /// Where the entry is, if it still counts there.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::entry::{ALIGNMENT, HEAD, Head, VOID_AT};
+use super::entry::{ALIGNMENT, HEAD, Head, VOID, VOID_AT};
 use super::file;
 
 /// Read at once when a segment is read through: heads are near each other.
@@ -61,7 +61,8 @@ impl Name {
         let (order, seed) = numbers.split_once('-')?;
         let number = |text: &str| u64::from_str_radix(text, 16).ok();
         let name = Self { order: number(order)?, seed: number(seed)?, queue: Queue::parse(queue)? };
-        (name.to_string() == text).then_some(name)
+        // There is always a later one.
+        (name.to_string() == text && name.order < u64::MAX).then_some(name)
     }
 }
 
@@ -118,22 +119,25 @@ impl Segment {
 
     /// Makes the entry at `at` void for every process to come.
     pub(super) fn void(&self, at: u64) -> io::Result<()> {
-        self.file.write_all_at(&[1], at + VOID_AT)
+        self.file.write_all_at(&[VOID], at + VOID_AT)
     }
 
-    /// Every sound head, and where. What is damaged is passed over, as far as the next head.
-    pub(super) fn scan(&self, mut found: impl FnMut(u64, Head)) -> io::Result<()> {
-        let (mut at, mut window) = (0, Window::default());
+    /// Every sound head, and where. What is damaged is passed over, as far as the next head. Whether all of it was sound.
+    pub(super) fn scan(&self, mut found: impl FnMut(u64, Head)) -> io::Result<bool> {
+        let (mut at, mut window, mut sound) = (0, Window::default(), true);
         while let Some(bytes) = window.at(&self.file, at)? {
             match Head::read(self.seed, bytes) {
                 Some(head) => {
                     found(at, head);
                     at += head.stride();
                 }
-                None => at += ALIGNMENT as u64,
+                None => {
+                    at += ALIGNMENT as u64;
+                    sound = false;
+                }
             }
         }
-        Ok(())
+        Ok(sound && at == self.len()?)
     }
 
     /// Removes the file; who reads from it still may.

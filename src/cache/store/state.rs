@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{Head, Kind};
+use super::entry::{ALIGNMENT, Head, Kind};
 use super::file;
 use super::index::{Index, Key, LONGEST_SEGMENT, Place, key};
 use super::queue::{self, Queues};
@@ -58,7 +58,7 @@ impl State {
     /// The names of files that belong to blobs go into `files`.
     pub(super) fn adopt(&mut self, name: Name, files: &mut HashSet<Hash>) -> io::Result<()> {
         let segment = Arc::new(Segment::open(&self.folder.join(SEGMENTS), name)?);
-        self.order = self.order.max(name.order + 1);
+        self.order = self.order.max(name.order.saturating_add(1));
         let number = self.push(Arc::clone(&segment), name.queue, segment.len()?, None);
         let mut found = vec![];
         segment.scan(|at, head| found.push((at, head)))?;
@@ -75,6 +75,22 @@ impl State {
             self.note(number, at, &head);
         }
         Ok(())
+    }
+
+    /// The last segment of each queue takes more, so that many short lives do not make many segments. Called when all are adopted.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        let most = self.most();
+        for queue in [Queue::Small, Queue::Main] {
+            let Some(place) = self.queues.last(queue).filter(|place| place.weight < most) else { continue };
+            // What a crash has torn lies before it.
+            place.end = Some(place.segment.len()?.next_multiple_of(ALIGNMENT as u64));
+        }
+        Ok(())
+    }
+
+    /// A segment of this weight is full.
+    pub(super) fn most(&self) -> u64 {
+        (self.budget / PARTS).clamp(SEGMENT.0, SEGMENT.1)
     }
 
     fn is_whole(&self, head: &Head) -> bool {
@@ -100,7 +116,7 @@ impl State {
         let (number, at, segment) = self.room(queue, head.stride())?;
         segment.write(at, &head.write(segment.seed, body))?;
         let weight = head.stride() + extra(head);
-        let most = (self.budget / PARTS).clamp(SEGMENT.0, SEGMENT.1);
+        let most = self.most();
         if let Some(place) = self.queues.get_mut(number) {
             place.weight += weight;
             let end = at + head.stride();
@@ -137,7 +153,10 @@ impl State {
             }
         }
         let name = Name { order: self.order, seed: rand::random(), queue };
-        let segment = Arc::new(Segment::create(&self.folder.join(SEGMENTS), name)?);
+        let segments = self.folder.join(SEGMENTS);
+        let created = Segment::create(&segments, name)
+            .or_else(|error| again(error, &segments, || Segment::create(&segments, name)));
+        let segment = Arc::new(created?);
         self.order += 1;
         let number = self.push(Arc::clone(&segment), queue, 0, Some(0));
         Ok((number, 0, segment))
@@ -175,22 +194,21 @@ impl State {
         let is_it = self.index.get(key).is_some_and(|known| known.is_of(place.segment(), place.at()));
         if is_it {
             self.index.remove(key);
-            let head = self.queues.get(place.segment()).and_then(|found| found.segment.head(place.at()).ok().flatten());
-            if let Some(head) = head.filter(|head| head.kind == Kind::File) {
-                self.remove_file(&head);
+            let files = self.folder.join(FILES);
+            match self.queues.get(place.segment()).map(|found| found.segment.head(place.at())) {
+                Some(Ok(Some(head))) if head.kind == Kind::File => file::remove(&file::path(&files, &digest(&head))),
+                Some(Ok(Some(_))) => {}
+                _ => file::remove_by_key(&files, key),
             }
             self.kill(place);
         }
         is_it
     }
 
-    fn remove_file(&self, head: &Head) {
-        let path = file::path(&self.folder.join(FILES), &digest(head));
-        if let Err(error) = std::fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, path = %path.display(), "cannot remove a blob");
-        }
+    /// Forgets what is left in a segment whose heads are not all sound, and the files of it.
+    pub(super) fn forget_rest(&mut self, segment: u32) {
+        let files = self.folder.join(FILES);
+        self.index.remove_all_of(segment).into_iter().for_each(|key| file::remove_by_key(&files, key));
     }
 
     pub(super) fn is_pinned(&self, key: Key) -> bool {
@@ -211,4 +229,13 @@ pub(super) fn extra(head: &Head) -> u64 {
 /// Of the blob.
 pub(super) fn digest(head: &Head) -> Digest {
     Digest { hash: head.hash, size: head.size }
+}
+
+/// Once more, where `folder` was taken away under us; else as before.
+pub(super) fn again<T>(error: io::Error, folder: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if error.kind() != io::ErrorKind::NotFound {
+        return Err(error);
+    }
+    std::fs::create_dir_all(folder)?;
+    work()
 }
