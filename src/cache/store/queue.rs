@@ -26,6 +26,8 @@ pub(super) struct Place {
     pub(super) dead: u64,
     /// Where the next entry goes; `None` when it takes no more.
     pub(super) end: Option<u64>,
+    /// Where the last whole entry ended when it was found.
+    pub(super) found_end: u64,
 }
 
 /// All segments, the oldest first.

@@ -40,7 +40,7 @@ fn empty(state: &Mutex<State>, victim: &queue::Place, packed: bool) {
         while !settle(state, victim, packed, at, &head) {}
     }
     let mut state = lock(state);
-    if !matches!(scanned, Ok(true)) {
+    if !scanned.is_ok_and(|scan| scan.is_sound) {
         tracing::warn!(segment = %victim.segment.path().display(), "a part of a segment is damaged and lost");
         state.forget_rest(victim.number);
     }

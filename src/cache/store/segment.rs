@@ -66,6 +66,15 @@ impl Name {
     }
 }
 
+/// What a segment was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// Nothing in it is damaged.
+    pub(super) is_sound: bool,
+    /// Of the last whole entry.
+    pub(super) end: u64,
+}
+
 /// One file of entries.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -122,22 +131,30 @@ impl Segment {
         self.file.write_all_at(&[VOID], at + VOID_AT)
     }
 
-    /// Every sound head, and where. What is damaged is passed over, as far as the next head. Whether all of it was sound.
-    pub(super) fn scan(&self, mut found: impl FnMut(u64, Head)) -> io::Result<bool> {
-        let (mut at, mut window, mut sound) = (0, Window::default(), true);
+    /// Every sound head, and where. What is damaged is passed over, as far as the next head; what a crash has torn at the
+    /// end too.
+    pub(super) fn scan(&self, mut found: impl FnMut(u64, Head)) -> io::Result<Scan> {
+        let (mut at, mut window, mut end, len) = (0, Window::default(), 0, self.len()?);
+        let mut is_sound = true;
         while let Some(bytes) = window.at(&self.file, at)? {
             match Head::read(self.seed, bytes) {
-                Some(head) => {
+                Some(head) if at + head.stride() <= len => {
                     found(at, head);
                     at += head.stride();
+                    end = at;
                 }
-                None => {
+                _ => {
                     at += ALIGNMENT as u64;
-                    sound = false;
+                    is_sound = false;
                 }
             }
         }
-        Ok(sound && at == self.len()?)
+        Ok(Scan { is_sound: is_sound && end == len, end })
+    }
+
+    /// Cuts off what follows the last entry.
+    pub(super) fn cut(&self, end: u64) -> io::Result<()> {
+        self.file.set_len(end)
     }
 
     /// Removes the file; who reads from it still may.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{ALIGNMENT, Head, Kind};
+use super::entry::{Head, Kind};
 use super::file;
 use super::index::{Index, Key, LONGEST_SEGMENT, Place, key};
 use super::queue::{self, Queues};
@@ -61,7 +61,10 @@ impl State {
         self.order = self.order.max(name.order.saturating_add(1));
         let number = self.push(Arc::clone(&segment), name.queue, segment.len()?, None);
         let mut found = vec![];
-        segment.scan(|at, head| found.push((at, head)))?;
+        let scan = segment.scan(|at, head| found.push((at, head)))?;
+        if let Some(place) = self.queues.get_mut(number) {
+            place.found_end = scan.end;
+        }
         for (at, head) in found {
             self.sequence = self.sequence.max(head.sequence + 1);
             if head.void || !self.is_whole(&head) || !self.is_newest(&head)? {
@@ -82,8 +85,11 @@ impl State {
         let most = self.most();
         for queue in [Queue::Small, Queue::Main] {
             let Some(place) = self.queues.last(queue).filter(|place| place.weight < most) else { continue };
-            // What a crash has torn lies before it.
-            place.end = Some(place.segment.len()?.next_multiple_of(ALIGNMENT as u64));
+            // What a crash has torn goes: its head may be sound, and would hide what is written over the rest of it.
+            let torn = place.segment.len()?.saturating_sub(place.found_end);
+            place.segment.cut(place.found_end)?;
+            place.weight = place.weight.saturating_sub(torn);
+            place.end = Some(place.found_end);
         }
         Ok(())
     }
@@ -107,7 +113,7 @@ impl State {
     fn push(&mut self, segment: Arc<Segment>, queue: Queue, weight: u64, end: Option<u64>) -> u32 {
         let number = self.number;
         self.number += 1;
-        self.queues.push(queue::Place { number, segment, queue, weight, dead: 0, end });
+        self.queues.push(queue::Place { number, segment, queue, weight, dead: 0, end, found_end: 0 });
         number
     }
 

@@ -199,3 +199,24 @@ fn what_never_comes_whole_does_not_push_out_what_is_stored() {
     assert!(refused > 10, "{refused}");
     assert!(kept.iter().all(|digest| all(&store, digest).is_some()));
 }
+
+#[test]
+fn a_torn_entry_at_the_end_hides_nothing_that_comes_after() {
+    for cut in [1, 40, entry::HEAD as u64, 500, 3000] {
+        let folder = tempfile::tempdir().expect("a folder");
+        open(folder.path(), BUDGET).put(&content(1, 5000)).expect("stored");
+        let (path, len) = files(&folder.path().join("segments")).remove(0);
+        OpenOptions::new().write(true).open(path).expect("opened").set_len(len - cut).expect("torn");
+
+        let stored = [2, 3].map(|seed| {
+            let store = open(folder.path(), BUDGET);
+            let digests: Vec<Digest> =
+                (0..20).map(|at| store.put(&content(100 * seed + at, 100)).expect("stored")).collect();
+            digests
+        });
+
+        let store = open(folder.path(), BUDGET);
+        assert!(stored.iter().flatten().all(|digest| all(&store, digest).is_some()), "{cut} bytes are torn off");
+        assert_eq!(store.usage().bytes, files(folder.path()).iter().map(|(_, len)| len).sum::<u64>());
+    }
+}
