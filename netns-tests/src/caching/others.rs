@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::lab::wait_until;
 use crate::stage::Process;
@@ -24,7 +25,7 @@ fn wait_for(port: u16, process: &Process) -> Result<()> {
 /// nginx with files, and with WebDAV for what is put.
 #[derive(Debug)]
 pub(super) struct Nginx {
-    _process: Process,
+    process: Process,
     folder: PathBuf,
     port: u16,
 }
@@ -49,7 +50,7 @@ impl Nginx {
         command.arg("-c").arg(&path).arg("-e").arg(folder.join("error.log"));
         let process = Process::spawn(command, &folder.join("log"))?;
         wait_for(port, &process)?;
-        Ok(Self { _process: process, folder: folder.into(), port })
+        Ok(Self { process, folder: folder.into(), port })
     }
 
     pub(super) fn store(&self, size: usize, bytes: &[u8]) -> Result<()> {
@@ -62,6 +63,15 @@ impl Nginx {
 
     pub(super) fn dav(&self, round: u16) -> String {
         format!("http://127.0.0.1:{}/dav/{round}/", self.port)
+    }
+}
+
+impl Drop for Nginx {
+    /// Asked to, it takes its workers along; killed, it would leave them.
+    fn drop(&mut self) {
+        if self.process.signal(Signal::SIGTERM).is_ok() {
+            let _ = self.process.wait(SOON);
+        }
     }
 }
 
