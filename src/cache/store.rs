@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -34,6 +35,7 @@ pub use self::record::{BadName, Name, Record};
 use self::segment::Segment;
 use self::state::{FILES, INCOMING, SEGMENTS, State};
 use super::sha256;
+use crate::link::clock;
 use crate::proto::digest::{Digest, Hash};
 
 /// A larger blob is a file of its own: one read gives a smaller one whole.
@@ -47,6 +49,10 @@ const MOST_OF_BUDGET: u64 = 4;
 
 /// Taken for as long as a process has the folder.
 const LOCK: &str = "lock";
+
+/// A process that is about to end, or that has a child about to become another program, gives the folder up within this time.
+const PREDECESSOR: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why something was not stored, or the store not opened.
 #[derive(Debug, thiserror::Error)]
@@ -439,10 +445,14 @@ fn take(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
     let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = at("open", &path, open)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(folder.into())),
-        Err(TryLockError::Error(error)) => at("lock", &path, Err(error)),
+    let until = clock::now() + PREDECESSOR;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if clock::now() < until => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(folder.into())),
+            Err(TryLockError::Error(error)) => return at("lock", &path, Err(error)),
+        }
     }
 }
 

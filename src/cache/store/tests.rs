@@ -152,7 +152,12 @@ fn a_folder_is_of_one_process() {
     let store = open(folder.path(), BUDGET);
 
     assert!(matches!(Store::open(folder.path(), BUDGET), Err(Error::InUse(_))));
+    let waiting = std::thread::spawn({
+        let folder = folder.path().to_path_buf();
+        move || Store::open(&folder, BUDGET).is_ok()
+    });
     drop(store);
+    assert!(waiting.join().expect("ended"), "who ends is waited for");
     assert!(Store::open(folder.path(), BUDGET).is_ok());
 }
 
