@@ -200,15 +200,19 @@ impl Store {
         at("make folders in", files, file::prepare(files))?;
         file::listed(incoming).iter().for_each(|path| file::remove(path));
         let budget = budget.max(LEAST_BUDGET);
-        let (mut state, mut known) = (State::new(folder, budget), HashSet::new());
+        let (mut state, mut known, mut all_read) = (State::new(folder, budget), HashSet::new(), true);
         for name in segments(folder)? {
             let path = folder.join(SEGMENTS).join(name.to_string());
             if let Err(error) = state.adopt(name, &mut known) {
                 tracing::warn!(%error, segment = %path.display(), "a segment cannot be read, and is left alone");
+                all_read = false;
             }
         }
         at("open the last segment in", folder, state.reopen())?;
-        file::sweep(files, |path| is_known(&known, path));
+        // A file that nobody knows may belong to what could not be read.
+        if all_read {
+            file::sweep(files, |path| is_known(&known, path));
+        }
         let (state, counts) = (Mutex::new(state), Counts::default());
         let store = Self { folder: folder.into(), budget, state, reclaiming: Mutex::new(()), counts, _lock: locked };
         store.make_room(0)?;

@@ -139,7 +139,6 @@ impl Spill {
 
     /// The next chunks: only the last may be short.
     fn write(&mut self, store: &Store, bytes: &[u8]) -> Result<(), Error> {
-        store.make_room(bytes.len() as u64)?;
         let len = bytes.len() as u64;
         if lock(&store.state).incoming + len > store.budget / 2 {
             // Unfinished uploads must not push out all that is stored.

@@ -56,18 +56,22 @@ impl State {
 
     /// Takes in what an earlier process has left in a segment. Of two entries of one name, the later counts. A blob whose file is not whole is void.
     /// The names of files that belong to blobs go into `files`.
+    ///
+    /// # Errors
+    /// If it cannot be read: then nothing of it is taken in, and nothing on the disk has changed.
     pub(super) fn adopt(&mut self, name: Name, files: &mut HashSet<Hash>) -> io::Result<()> {
-        let segment = Arc::new(Segment::open(&self.folder.join(SEGMENTS), name)?);
         self.order = self.order.max(name.order.saturating_add(1));
-        let number = self.push(Arc::clone(&segment), name.queue, segment.len()?, None);
+        let segment = Arc::new(Segment::open(&self.folder.join(SEGMENTS), name)?);
         let mut found = vec![];
         let scan = segment.scan(|at, head| found.push((at, head)))?;
+        let weight = segment.len()?;
+        let number = self.push(segment, name.queue, weight, None);
         if let Some(place) = self.queues.get_mut(number) {
             place.found_end = scan.end;
         }
         for (at, head) in found {
             self.sequence = self.sequence.max(head.sequence + 1);
-            if head.void || !self.is_whole(&head) || !self.is_newest(&head)? {
+            if head.void || !self.is_whole(&head) || !self.is_newest(&head) {
                 self.lose(number, at, &head);
                 continue;
             }
@@ -104,10 +108,12 @@ impl State {
         head.kind != Kind::File || path().metadata().is_ok_and(|found| found.len() == head.size)
     }
 
-    fn is_newest(&self, head: &Head) -> io::Result<bool> {
-        let Some(known) = self.index.get(key(&head.hash)) else { return Ok(true) };
-        let Some(place) = self.queues.get(known.segment()) else { return Ok(true) };
-        Ok(place.segment.head(known.at())?.is_none_or(|known| known.sequence <= head.sequence))
+    fn is_newest(&self, head: &Head) -> bool {
+        let Some(known) = self.index.get(key(&head.hash)) else { return true };
+        let Some(place) = self.queues.get(known.segment()) else { return true };
+        // What cannot be read any more is worth less than this one.
+        let known = place.segment.head(known.at()).ok().flatten();
+        known.is_none_or(|known| known.sequence <= head.sequence)
     }
 
     fn push(&mut self, segment: Arc<Segment>, queue: Queue, weight: u64, end: Option<u64>) -> u32 {

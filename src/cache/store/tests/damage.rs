@@ -220,3 +220,19 @@ fn a_torn_entry_at_the_end_hides_nothing_that_comes_after() {
         assert_eq!(store.usage().bytes, files(folder.path()).iter().map(|(_, len)| len).sum::<u64>());
     }
 }
+
+#[test]
+fn what_cannot_be_read_today_is_left_for_tomorrow() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let large = open(folder.path(), BUDGET).put(&content(1, 900_000)).expect("stored");
+    let (segment, _) = files(&folder.path().join("segments")).remove(0);
+    let aside = folder.path().join("aside");
+    fs::rename(&segment, &aside).expect("moved");
+    fs::create_dir(&segment).expect("in its place");
+    assert!(!open(folder.path(), BUDGET).has(&large));
+
+    fs::remove_dir(&segment).expect("removed");
+    fs::rename(&aside, &segment).expect("moved back");
+
+    assert_eq!(all(&open(folder.path(), BUDGET), &large), Some(content(1, 900_000)));
+}
