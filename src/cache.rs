@@ -8,7 +8,11 @@ pub mod token;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+
 use self::store::{Blob, Error, Incoming, Name, Record, Store, Usage};
+use crate::link::clock;
+use crate::proto::digest::Digest;
 
 /// What was asked and answered since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,11 +49,9 @@ impl Cache {
     }
 
     /// What the name is of. A record whose blob is gone is no record.
-    pub fn find(&self, name: &Name) -> Option<(Record, Blob)> {
-        let found = self.store.record(name).and_then(|record| {
-            let blob = self.store.blob(&record.digest)?;
-            Some((record, blob))
-        });
+    #[expect(clippy::unused_async, reason = "peers are asked next")]
+    pub async fn find(&self, name: &Name) -> Option<(Record, Blob)> {
+        let found = self.find_here(name);
         let count = if let Some((record, _)) = &found {
             self.counts.bytes.fetch_add(record.digest.size, Ordering::Relaxed);
             &self.counts.hits
@@ -60,8 +62,19 @@ impl Cache {
         found
     }
 
-    /// Whether [`Cache::find`] would find it; counts as nothing.
-    pub fn peek(&self, name: &Name) -> Option<Record> {
+    fn find_here(&self, name: &Name) -> Option<(Record, Blob)> {
+        let record = self.store.record(name)?;
+        let blob = self.store.blob(&record.digest)?;
+        Some((record, blob))
+    }
+
+    /// Of each name the record that [`Cache::find`] would find; counts as nothing, and fetches nothing.
+    #[expect(clippy::unused_async, reason = "peers are asked next")]
+    pub async fn peek(&self, names: &[Name]) -> Vec<Option<Record>> {
+        names.iter().map(|name| self.peek_here(name)).collect()
+    }
+
+    fn peek_here(&self, name: &Name) -> Option<Record> {
         self.store.record(name).filter(|record| self.store.has(&record.digest))
     }
 
@@ -70,14 +83,16 @@ impl Cache {
         self.store.incoming()
     }
 
-    /// From now on the name is of this record.
+    /// From now on the name is of this blob. Whether it was of none that is here.
     ///
     /// # Errors
     /// As [`Store::set_record`].
-    pub fn set(&self, name: &Name, record: &Record) -> Result<(), Error> {
-        self.store.set_record(name, record)?;
+    pub fn set(&self, name: &Name, digest: Digest, metadata: Bytes) -> Result<bool, Error> {
+        let known = self.store.record(name);
+        let version = clock::unix_micros().max(known.as_ref().map_or(0, |known| known.version + 1));
+        self.store.set_record(name, &Record { digest, version, metadata })?;
         self.counts.puts.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(known.is_none_or(|known| !self.store.has(&known.digest)))
     }
 
     /// The name is of nothing any more. Whether it was.

@@ -24,7 +24,7 @@ use tokio_io_timeout::TimeoutStream;
 
 use self::body::Body;
 use super::Cache;
-use super::store::{Error, Name, Record};
+use super::store::{Error, Name};
 use super::token::{Grant, Tokens};
 use crate::proto::digest::Hash;
 
@@ -160,23 +160,26 @@ impl Fronts {
             return say(StatusCode::FORBIDDEN, "this token may only read");
         }
         match *request.method() {
-            Method::GET => self.get(&name),
-            Method::HEAD => self.head(&name),
+            Method::GET => self.get(&name).await,
+            Method::HEAD => self.head(&name).await,
             Method::PUT => self.put(&name, hash, request).await,
             Method::DELETE if self.cache.remove(&name) => status(StatusCode::NO_CONTENT),
             Method::DELETE => status(StatusCode::NOT_FOUND),
-            _ if request.method().as_str() == "PROPFIND" => webdav::entry(request.uri().path(), self.cache.peek(&name)),
+            _ if request.method().as_str() == "PROPFIND" => {
+                webdav::entry(request.uri().path(), self.cache.peek(&[name]).await.pop().flatten())
+            }
             _ => not_allowed("GET, HEAD, PUT, DELETE, PROPFIND"),
         }
     }
 
-    fn get(&self, name: &Name) -> Answer {
-        let body = self.cache.find(name).and_then(|(_, blob)| Body::blob(Arc::clone(&self.cache), blob));
+    async fn get(&self, name: &Name) -> Answer {
+        let found = self.cache.find(name).await;
+        let body = found.and_then(|(_, blob)| Body::blob(Arc::clone(&self.cache), blob));
         body.map_or_else(|| status(StatusCode::NOT_FOUND), carry)
     }
 
-    fn head(&self, name: &Name) -> Answer {
-        match self.cache.peek(name) {
+    async fn head(&self, name: &Name) -> Answer {
+        match self.cache.peek(std::slice::from_ref(name)).await.pop().flatten() {
             Some(record) => carry(Body::of_size(record.digest.size)),
             None => status(StatusCode::NOT_FOUND),
         }
@@ -206,10 +209,7 @@ impl Fronts {
         if hash.is_none() && incoming.is_empty() {
             return say(StatusCode::BAD_REQUEST, "an empty body is nobody's result");
         }
-        let stored = incoming.finish_as(hash).and_then(|digest| {
-            let created = self.cache.peek(name).is_none();
-            self.cache.set(name, &Record { digest, metadata: Bytes::new() }).map(|()| created)
-        });
+        let stored = incoming.finish_as(hash).and_then(|digest| self.cache.set(name, digest, Bytes::new()));
         match stored {
             Ok(true) => status(StatusCode::CREATED),
             Ok(false) => status(StatusCode::NO_CONTENT),

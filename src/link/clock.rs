@@ -1,6 +1,6 @@
 //! The only file that reads the time.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -11,9 +11,18 @@ pub fn now() -> Instant {
 }
 
 /// Seconds since 1970, by this machine's clock, which may be wrong.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the time of day")]
 pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
+    since_1970().as_secs()
+}
+
+/// Microseconds since 1970, by the same clock.
+pub fn unix_micros() -> u64 {
+    since_1970().as_micros() as u64
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the time of day")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The time of day in UTC as RFC 3339, whole seconds.

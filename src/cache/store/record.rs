@@ -13,6 +13,8 @@ const LONGEST: [usize; 3] = [255, 4096, 64 << 10];
 pub struct Record {
     /// The blob.
     pub digest: Digest,
+    /// Of two records of one name the one with the higher counts: microseconds since 1970 where and when it was set, and more than the one before had.
+    pub version: u64,
     /// What the front that wrote it wants to know; the store does not look into it.
     pub metadata: Bytes,
 }
@@ -60,7 +62,7 @@ impl Name {
     }
 }
 
-/// A record with its name, as bytes: lengths of both names, the names, hash and size of the blob, metadata. `None` where that is too much.
+/// A record with its name, as bytes: lengths of both names, the names, hash and size of the blob, version, metadata. `None` where that is too much.
 pub(super) fn write(name: &Name, record: &Record) -> Option<Vec<u8>> {
     if record.metadata.len() > LONGEST[2] {
         return None;
@@ -72,6 +74,7 @@ pub(super) fn write(name: &Name, record: &Record) -> Option<Vec<u8>> {
         name.name.as_bytes(),
         &record.digest.hash,
         &record.digest.size.to_le_bytes(),
+        &record.version.to_le_bytes(),
         &record.metadata,
     ];
     Some(parts.concat())
@@ -83,10 +86,11 @@ pub(super) fn read(body: &Bytes) -> Option<(Name, Record)> {
     let (namespace, rest) = rest.split_at_checked(lens[0].into())?;
     let (name, rest) = rest.split_at_checked(u16::from_le_bytes([lens[1], lens[2]]).into())?;
     let (hash, rest) = rest.split_first_chunk::<32>()?;
-    let (size, metadata) = rest.split_first_chunk::<8>()?;
+    let (size, rest) = rest.split_first_chunk::<8>()?;
+    let (version, metadata) = rest.split_first_chunk::<8>()?;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let digest = Digest { hash: *hash, size: u64::from_le_bytes(*size) };
-    let record = Record { digest, metadata: body.slice_ref(metadata) };
+    let record = Record { digest, version: u64::from_le_bytes(*version), metadata: body.slice_ref(metadata) };
     Name::new(text(namespace)?, text(name)?).ok().map(|name| (name, record))
 }
 
@@ -110,19 +114,20 @@ mod tests {
         assert_eq!(Name::new("a".repeat(256), "a"), Err(BadName));
         assert_eq!(Name::new("a", "a".repeat(4097)), Err(BadName));
         let (name, metadata) = (Name::new("a", "b").expect("a name"), Bytes::from(vec![0; (64 << 10) + 1]));
-        assert_eq!(write(&name, &Record { digest: Digest::EMPTY, metadata }), None);
+        assert_eq!(write(&name, &Record { digest: Digest::EMPTY, version: 0, metadata }), None);
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(namespace in ".{1,30}", name in ".{1,60}", hash: Hash, size: u64, metadata: Vec<u8>) {
+        fn what_is_written_is_read(namespace in ".{1,30}", name in ".{1,60}", hash: Hash, numbers: [u64; 2], metadata: Vec<u8>) {
             let name = Name::new(namespace, name).expect("a name");
-            let record = Record { digest: Digest { hash, size }, metadata: metadata.into() };
+            let [size, version] = numbers;
+            let record = Record { digest: Digest { hash, size }, version, metadata: metadata.into() };
 
             let body = Bytes::from(write(&name, &record).expect("short enough"));
 
             prop_assert_eq!(read(&body), Some((name, record)));
-            for len in 0..body.len().min(43) {
+            for len in 0..body.len().min(51) {
                 prop_assert_eq!(read(&body.slice(..len)), None);
             }
         }
