@@ -1,6 +1,7 @@
 //! Blobs and records that the runners of a run share: what a front asks, the store answers. Not here: how tools ask ([`front`]), where bytes lie ([`store`]).
 
 pub mod front;
+
 pub mod sha256;
 pub mod store;
 pub mod token;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use self::store::{Blob, Error, Incoming, Name, Record, Store, Usage};
+use self::store::{Blob, Error, Holders, Incoming, Name, Record, Store, Usage};
 use crate::link::clock;
 use crate::proto::digest::Digest;
 
@@ -90,7 +91,7 @@ impl Cache {
     pub fn set(&self, name: &Name, digest: Digest, metadata: Bytes) -> Result<bool, Error> {
         let known = self.store.record(name);
         let version = clock::unix_micros().max(known.as_ref().map_or(0, |known| known.version + 1));
-        self.store.set_record(name, &Record { digest, version, metadata })?;
+        self.store.set_record(name, &Record { digest, version, holders: Holders::default(), metadata })?;
         self.counts.puts.fetch_add(1, Ordering::Relaxed);
         Ok(known.is_none_or(|known| !self.store.has(&known.digest)))
     }

@@ -29,9 +29,10 @@ use self::entry::{Head, Kind};
 use self::file::Chunks;
 pub use self::file::LARGEST;
 pub use self::incoming::Incoming;
-use self::index::{Key, Place, key};
+use self::index::Place;
+pub use self::index::{Key, key};
 use self::reclaim::lock;
-pub use self::record::{BadName, Name, Record};
+pub use self::record::{BadName, Holders, Name, Record};
 use self::segment::Segment;
 use self::state::{FILES, INCOMING, SEGMENTS, State};
 use super::sha256;
@@ -335,6 +336,19 @@ impl Store {
         let (_, head, body) = self.entry(&name.hash())?;
         let (found, record) = Some(body).filter(|_| head.kind == Kind::Record).and_then(|body| record::read(&body))?;
         (found == *name).then_some(record)
+    }
+
+    /// The keys of all that is here, blobs and records.
+    pub fn keys(&self) -> Vec<Key> {
+        lock(&self.state).index.keys().collect()
+    }
+
+    /// The record of this key, if it is of one. Counts as no look-up.
+    pub fn record_of(&self, key: Key) -> Option<(Name, Record)> {
+        let (place, segment) = self.place(key, false)?;
+        let is_record = matches!(segment.head(place.at()), Ok(Some(head)) if head.kind == Kind::Record);
+        let (_, body) = is_record.then(|| segment.read(place.at(), place.most()).ok().flatten()).flatten()?;
+        record::read(&body)
     }
 
     /// From now on the name is of this record.

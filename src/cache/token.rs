@@ -1,4 +1,4 @@
-//! Who may do what: a token names a namespace and whether it may be written to, and carries a MAC of both under a secret of this process. So no list of tokens
+//! Who may do what: a token names a namespace and whether it may be written to, and carries a MAC of both under a secret of the run. So no list of tokens
 //! is kept, and a reader of one namespace cannot make a token for another. Pure.
 
 use std::fmt;
@@ -56,10 +56,14 @@ impl Grant {
     }
 }
 
+/// What peers say instead of a grant: no namespace can be written so.
+const PEER: &str = "peer";
+
 /// Makes tokens, and knows its own.
 #[derive(Clone)]
 pub struct Tokens {
-    secret: [u8; 32],
+    /// The first makes tokens, all are good.
+    secrets: Vec<[u8; 32]>,
 }
 
 impl fmt::Debug for Tokens {
@@ -69,32 +73,42 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Of this secret, which is drawn for each process.
-    pub fn new(secret: [u8; 32]) -> Self {
-        Self { secret }
+    /// Of the run's secrets, the current one first: the same on each of its runners.
+    pub fn new(secrets: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        Self { secrets: secrets.into_iter().collect() }
     }
 
-    fn mac(&self, text: &str) -> Hmac<Sha256> {
-        // INVARIANT: HMAC takes keys of every length.
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.secret).expect("HMAC takes keys of every length");
-        mac.update(text.as_bytes());
-        mac
+    fn sign(secret: &[u8; 32], text: &str) -> String {
+        let mac = mac(secret, text).finalize().into_bytes();
+        format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(&mac[..MAC]))
+    }
+
+    /// What the token says, if one of our secrets has signed it.
+    fn verify<'a>(&self, token: &'a str) -> Option<&'a str> {
+        let (text, code) = token.rsplit_once('.')?;
+        let code = BASE64_URL_SAFE_NO_PAD.decode(code).ok().filter(|code| code.len() == MAC)?;
+        self.secrets.iter().any(|secret| mac(secret, text).verify_truncated_left(&code).is_ok()).then_some(text)
     }
 
     /// A token for who may do this.
     pub fn issue(&self, grant: &Grant) -> String {
-        let text = grant.text();
-        let mac = self.mac(&text).finalize().into_bytes();
-        format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(&mac[..MAC]))
+        self.secrets.first().map(|secret| Self::sign(secret, &grant.text())).unwrap_or_default()
     }
 
     /// What the bearer of this token may do; `None` for one that is not ours.
     pub fn check(&self, token: &str) -> Option<Grant> {
-        let (text, mac) = token.rsplit_once('.')?;
-        let mac = BASE64_URL_SAFE_NO_PAD.decode(mac).ok().filter(|mac| mac.len() == MAC)?;
-        let grant = Grant::parse(text)?;
-        self.mac(text).verify_truncated_left(&mac).ok()?;
-        Some(grant)
+        Grant::parse(self.verify(token)?)
+    }
+
+    /// What a peer says that it is one: a token by each secret, as it may have only one of them while keys are rotated.
+    pub fn peer_header(&self) -> String {
+        let tokens: Vec<String> = self.secrets.iter().map(|secret| Self::sign(secret, PEER)).collect();
+        format!("Bearer {}", tokens.join(","))
+    }
+
+    /// Whether this is said by a peer.
+    pub fn is_peer(&self, header: &str) -> bool {
+        header.strip_prefix("Bearer ").is_some_and(|tokens| tokens.split(',').any(|one| self.verify(one) == Some(PEER)))
     }
 
     /// What an `Authorization` header permits: `Bearer TOKEN`, or `Basic` with the token as the password (RFC 6750, RFC 7617).
@@ -111,6 +125,13 @@ impl Tokens {
     }
 }
 
+fn mac(secret: &[u8; 32], text: &str) -> Hmac<Sha256> {
+    // INVARIANT: HMAC takes keys of every length.
+    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(secret).expect("HMAC takes keys of every length");
+    mac.update(text.as_bytes());
+    mac
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -123,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_token_is_good_as_bearer_and_as_password() {
-        let tokens = Tokens::new([1; 32]);
+        let tokens = Tokens::new([[1; 32]]);
         let token = tokens.issue(&grant("main", true));
         let basic = BASE64_STANDARD.encode(format!("mesh:{token}"));
 
@@ -135,14 +156,25 @@ mod tests {
 
     #[test]
     fn a_reader_cannot_become_a_writer_nor_go_elsewhere() {
-        let tokens = Tokens::new([1; 32]);
+        let tokens = Tokens::new([[1; 32]]);
         let token = tokens.issue(&grant("main", false));
 
         assert_eq!(tokens.check(&token), Some(grant("main", false)));
         assert_eq!(tokens.check(&token.replace("ro.", "rw.")), None);
         assert_eq!(tokens.check(&token.replace("main", "mine")), None);
-        assert_eq!(Tokens::new([2; 32]).check(&token), None);
+        assert_eq!(Tokens::new([[2; 32]]).check(&token), None);
         assert_eq!(tokens.check(token.trim_end_matches(|letter| letter != '.')), None, "without its MAC");
+    }
+
+    #[test]
+    fn peers_that_have_one_key_in_common_know_each_other() {
+        let (old, both, other) = (Tokens::new([[1; 32]]), Tokens::new([[2; 32], [1; 32]]), Tokens::new([[3; 32]]));
+
+        assert!(old.is_peer(&both.peer_header()) && both.is_peer(&old.peer_header()));
+        assert!(!other.is_peer(&both.peer_header()) && !both.is_peer(&other.peer_header()));
+        let grant = grant("peer", true);
+        assert!(!old.is_peer(&format!("Bearer {}", old.issue(&grant))), "a tool is no peer");
+        assert_eq!(old.authorize(&old.peer_header()), None, "and a peer no tool");
     }
 
     #[test]
@@ -153,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_header_panics_and_none_is_let_in_by_chance(header: String, bytes: Vec<u8>) {
-            let tokens = Tokens::new([1; 32]);
+            let tokens = Tokens::new([[1; 32]]);
 
             prop_assert_eq!(tokens.authorize(&header), None);
             prop_assert_eq!(tokens.authorize(&format!("Bearer {header}")), None);

@@ -63,7 +63,7 @@ impl Service {
     fn try_start(folder: &Path, size: u64) -> Result<Self, String> {
         let store = Store::open(folder, size).map_err(|error| error.to_string())?;
         let cache = Arc::new(Cache::new(Arc::new(store)));
-        let tokens = Tokens::new(rand::rng().random());
+        let tokens = Tokens::new([rand::rng().random()]);
         let (runtime, addr) =
             serve(Fronts::new(Arc::clone(&cache), tokens.clone(), limits())).map_err(|error| error.to_string())?;
         Ok(Self { cache, tokens, addr, runtime: Some(runtime) })

@@ -155,6 +155,11 @@ impl RunKeys {
         expand(&self.run, &[b"record"])
     }
 
+    /// What the tokens of the run's cache are made with.
+    pub fn cache(&self) -> [u8; 32] {
+        expand(&self.run, &[b"cache"])
+    }
+
     /// The pre-shared key of a WireGuard pair (WireGuard paper 5.2), the same from both sides.
     pub fn preshared(&self, one: &PublicKey, other: &PublicKey) -> [u8; 32] {
         let (low, high) = if one.as_bytes() < other.as_bytes() { (one, other) } else { (other, one) };

@@ -44,7 +44,7 @@ impl Stage {
         let cache = Arc::new(Cache::new(Store::open(folder.path(), BUDGET).expect("a store").into()));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
-        let tokens = Tokens::new([7; 32]);
+        let tokens = Tokens::new([[7; 32]]);
         let task = tokio::spawn(Fronts::new(Arc::clone(&cache), tokens.clone(), limits).serve(listener));
         Self { folder, addr, tokens, cache, client: Client::builder().no_proxy().build().expect("a client"), task }
     }

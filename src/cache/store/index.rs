@@ -21,10 +21,10 @@ const _: () = assert!((HEAD + LONGEST_BODY).div_ceil(UNIT) < 1 << BITS[0]);
 const MOST_READS: u64 = 3;
 
 /// What an entry is looked up by.
-pub(super) type Key = u64;
+pub type Key = u64;
 
 /// The first bytes of its hash.
-pub(super) fn key(hash: &Hash) -> Key {
+pub fn key(hash: &Hash) -> Key {
     u64::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8]))
 }
 
@@ -83,6 +83,10 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn len(&self) -> usize {
         self.places.len()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.places.keys().copied()
     }
 
     pub(super) fn get(&self, key: Key) -> Option<Place> {

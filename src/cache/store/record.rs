@@ -8,6 +8,9 @@ use crate::proto::digest::{Digest, Hash};
 /// Bytes of a namespace, of a name within it, and of what is said about it, at most.
 const LONGEST: [usize; 3] = [255, 4096, 64 << 10];
 
+/// Holders of one blob that are kept: enough to find one that answers.
+pub const MOST_HOLDERS: usize = 32;
+
 /// What is found by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -15,8 +18,40 @@ pub struct Record {
     pub digest: Digest,
     /// Of two records of one name the one with the higher counts: microseconds since 1970 where and when it was set, and more than the one before had.
     pub version: u64,
+    /// Who else has the blob, where this store is asked for that.
+    pub holders: Holders,
     /// What the front that wrote it wants to know; the store does not look into it.
     pub metadata: Bytes,
+}
+
+/// Runners that have a record's blob. Only within one run does a number mean the same runner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// Which run it is.
+    pub run: u64,
+    /// Numbers of roles, the latest to have said so last; at most [`MOST_HOLDERS`].
+    pub numbers: Vec<u16>,
+}
+
+impl Holders {
+    /// This runner of `run` has it too. Whether that is news.
+    pub fn add(&mut self, run: u64, number: u16) -> bool {
+        if self.run != run {
+            *self = Self { run, numbers: vec![] };
+        }
+        let is_new = !self.numbers.contains(&number);
+        if is_new {
+            self.numbers.push(number);
+            let excess = self.numbers.len().saturating_sub(MOST_HOLDERS);
+            self.numbers.drain(..excess);
+        }
+        is_new
+    }
+
+    /// Those of `run`.
+    pub fn of(&self, run: u64) -> &[u16] {
+        if self.run == run { &self.numbers } else { &[] }
+    }
 }
 
 /// A record's name: readers of one namespace cannot name what is in another.
@@ -62,11 +97,14 @@ impl Name {
     }
 }
 
-/// A record with its name, as bytes: lengths of both names, the names, hash and size of the blob, version, metadata. `None` where that is too much.
+/// A record with its name, as bytes: lengths of both names, the names, hash and size of the blob, version, run and
+/// numbers of its holders, metadata. `None` where that is too much.
 pub(super) fn write(name: &Name, record: &Record) -> Option<Vec<u8>> {
-    if record.metadata.len() > LONGEST[2] {
+    if record.metadata.len() > LONGEST[2] || record.holders.numbers.len() > MOST_HOLDERS {
         return None;
     }
+    let holders = &record.holders;
+    let numbers: Vec<u8> = holders.numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let parts = [
         &[name.namespace.len() as u8][..],
         &(name.name.len() as u16).to_le_bytes(),
@@ -75,6 +113,9 @@ pub(super) fn write(name: &Name, record: &Record) -> Option<Vec<u8>> {
         &record.digest.hash,
         &record.digest.size.to_le_bytes(),
         &record.version.to_le_bytes(),
+        &holders.run.to_le_bytes(),
+        &[holders.numbers.len() as u8],
+        &numbers,
         &record.metadata,
     ];
     Some(parts.concat())
@@ -86,11 +127,20 @@ pub(super) fn read(body: &Bytes) -> Option<(Name, Record)> {
     let (namespace, rest) = rest.split_at_checked(lens[0].into())?;
     let (name, rest) = rest.split_at_checked(u16::from_le_bytes([lens[1], lens[2]]).into())?;
     let (hash, rest) = rest.split_first_chunk::<32>()?;
-    let (size, rest) = rest.split_first_chunk::<8>()?;
-    let (version, metadata) = rest.split_first_chunk::<8>()?;
+    let (numbers, rest) = rest.split_first_chunk::<24>()?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    let [size, version, run] = [0, 1, 2].map(|at| u64::from_le_bytes(numbers[at]));
+    let (count, rest) = rest.split_first()?;
+    let (holders, metadata) = rest.split_at_checked(2 * usize::from(*count))?;
+    let (holders, _) = holders.as_chunks::<2>();
+    let holders = Holders { run, numbers: holders.iter().map(|number| u16::from_le_bytes(*number)).collect() };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    let digest = Digest { hash: *hash, size: u64::from_le_bytes(*size) };
-    let record = Record { digest, version: u64::from_le_bytes(*version), metadata: body.slice_ref(metadata) };
+    let digest = Digest { hash: *hash, size };
+    let record = Record { digest, version, holders, metadata: body.slice_ref(metadata) };
+    let fits = record.holders.numbers.len() <= MOST_HOLDERS && record.metadata.len() <= LONGEST[2];
+    if !fits {
+        return None;
+    }
     Name::new(text(namespace)?, text(name)?).ok().map(|name| (name, record))
 }
 
@@ -114,20 +164,36 @@ mod tests {
         assert_eq!(Name::new("a".repeat(256), "a"), Err(BadName));
         assert_eq!(Name::new("a", "a".repeat(4097)), Err(BadName));
         let (name, metadata) = (Name::new("a", "b").expect("a name"), Bytes::from(vec![0; (64 << 10) + 1]));
-        assert_eq!(write(&name, &Record { digest: Digest::EMPTY, version: 0, metadata }), None);
+        assert_eq!(
+            write(&name, &Record { digest: Digest::EMPTY, version: 0, holders: Holders::default(), metadata }),
+            None
+        );
+    }
+
+    #[test]
+    fn the_latest_holders_are_kept_and_those_of_another_run_are_not() {
+        let mut holders = Holders::default();
+        assert!(holders.add(1, 7) && !holders.add(1, 7));
+        (0..MOST_HOLDERS as u16).for_each(|number| drop(holders.add(1, 100 + number)));
+
+        assert!(!holders.of(1).contains(&7) && holders.of(1).len() == MOST_HOLDERS);
+        assert!(holders.of(2).is_empty());
+        assert!(holders.add(2, 7));
+        assert_eq!((holders.of(2), holders.of(1)), (&[7][..], &[][..]));
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(namespace in ".{1,30}", name in ".{1,60}", hash: Hash, numbers: [u64; 2], metadata: Vec<u8>) {
+        fn what_is_written_is_read(namespace in ".{1,30}", name in ".{1,60}", hash: Hash, numbers: [u64; 3], roles in proptest::collection::vec(any::<u16>(), 0..=MOST_HOLDERS), metadata: Vec<u8>) {
             let name = Name::new(namespace, name).expect("a name");
-            let [size, version] = numbers;
-            let record = Record { digest: Digest { hash, size }, version, metadata: metadata.into() };
+            let [size, version, run] = numbers;
+            let holders = Holders { run, numbers: roles };
+            let record = Record { digest: Digest { hash, size }, version, holders, metadata: metadata.into() };
 
             let body = Bytes::from(write(&name, &record).expect("short enough"));
 
             prop_assert_eq!(read(&body), Some((name, record)));
-            for len in 0..body.len().min(51) {
+            for len in 0..body.len().min(60) {
                 prop_assert_eq!(read(&body.slice(..len)), None);
             }
         }
