@@ -1,6 +1,7 @@
 //! Blobs and records that the runners of a run share: what a front asks, the store answers. Not here: how tools ask ([`front`]), where bytes lie ([`store`]).
 
 pub mod front;
+pub mod peers;
 
 pub mod sha256;
 pub mod store;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use self::peers::Peers;
 use self::store::{Blob, Error, Holders, Incoming, Name, Record, Store, Usage};
 use crate::link::clock;
 use crate::proto::digest::Digest;
@@ -20,6 +22,8 @@ use crate::proto::digest::Digest;
 pub struct Stats {
     /// Look-ups that were answered.
     pub hits: u64,
+    /// Of these, the ones that a peer answered.
+    pub peer_hits: u64,
     /// Look-ups that were not.
     pub misses: u64,
     /// Names that were set.
@@ -31,6 +35,7 @@ pub struct Stats {
 #[derive(Debug, Default)]
 struct Counts {
     hits: AtomicU64,
+    peer_hits: AtomicU64,
     misses: AtomicU64,
     puts: AtomicU64,
     bytes: AtomicU64,
@@ -40,19 +45,25 @@ struct Counts {
 #[derive(Debug)]
 pub struct Cache {
     store: Arc<Store>,
+    peers: Option<Peers>,
     counts: Counts,
 }
 
 impl Cache {
-    /// Over this store.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store, counts: Counts::default() }
+    /// Over this store and, where there are any, those of peers.
+    pub fn new(store: Arc<Store>, peers: Option<Peers>) -> Self {
+        Self { store, peers, counts: Counts::default() }
     }
 
-    /// What the name is of. A record whose blob is gone is no record.
-    #[expect(clippy::unused_async, reason = "peers are asked next")]
+    /// What the name is of, here or on a peer. A record whose blob is gone is no record.
     pub async fn find(&self, name: &Name) -> Option<(Record, Blob)> {
-        let found = self.find_here(name);
+        let mut found = self.find_here(name);
+        if found.is_none()
+            && let Some(peers) = &self.peers
+        {
+            found = peers.find(name).await;
+            self.counts.peer_hits.fetch_add(found.is_some().into(), Ordering::Relaxed);
+        }
         let count = if let Some((record, _)) = &found {
             self.counts.bytes.fetch_add(record.digest.size, Ordering::Relaxed);
             &self.counts.hits
@@ -69,14 +80,23 @@ impl Cache {
         Some((record, blob))
     }
 
-    /// Of each name the record that [`Cache::find`] would find; counts as nothing, and fetches nothing.
-    #[expect(clippy::unused_async, reason = "peers are asked next")]
-    pub async fn peek(&self, names: &[Name]) -> Vec<Option<Record>> {
-        names.iter().map(|name| self.peek_here(name)).collect()
+    /// Of each name the blob that [`Cache::find`] would find; counts as nothing, and fetches nothing.
+    pub async fn peek(&self, names: &[Name]) -> Vec<Option<Digest>> {
+        let mut found: Vec<_> = names.iter().map(|name| self.peek_here(name)).collect();
+        if let Some(peers) = &self.peers
+            && found.contains(&None)
+        {
+            let missing: Vec<usize> = (0..names.len()).filter(|at| found[*at].is_none()).collect();
+            let asked: Vec<Name> = missing.iter().map(|at| names[*at].clone()).collect();
+            for (at, answer) in missing.into_iter().zip(peers.look(&asked).await) {
+                found[at] = answer;
+            }
+        }
+        found
     }
 
-    fn peek_here(&self, name: &Name) -> Option<Record> {
-        self.store.record(name).filter(|record| self.store.has(&record.digest))
+    fn peek_here(&self, name: &Name) -> Option<Digest> {
+        self.store.record(name).map(|record| record.digest).filter(|digest| self.store.has(digest))
     }
 
     /// A blob on its way in.
@@ -91,14 +111,22 @@ impl Cache {
     pub fn set(&self, name: &Name, digest: Digest, metadata: Bytes) -> Result<bool, Error> {
         let known = self.store.record(name);
         let version = clock::unix_micros().max(known.as_ref().map_or(0, |known| known.version + 1));
-        self.store.set_record(name, &Record { digest, version, holders: Holders::default(), metadata })?;
+        self.store.set_later(name, &Record { digest, version, holders: Holders::default(), metadata })?;
         self.counts.puts.fetch_add(1, Ordering::Relaxed);
+        if let Some(peers) = &self.peers {
+            peers.publish(name);
+        }
         Ok(known.is_none_or(|known| !self.store.has(&known.digest)))
     }
 
-    /// The name is of nothing any more. Whether it was.
-    pub fn remove(&self, name: &Name) -> bool {
-        self.store.remove_record(name)
+    /// The name is of nothing any more, here and at its homes. Whether it was, here.
+    pub async fn remove(&self, name: &Name) -> bool {
+        let known = self.store.record(name).map_or(0, |known| known.version);
+        let was_here = self.store.remove_record(name);
+        if let Some(peers) = &self.peers {
+            peers.remove(name, clock::unix_micros().max(known + 1)).await;
+        }
+        was_here
     }
 
     /// The largest blob that it takes.
@@ -113,10 +141,9 @@ impl Cache {
 
     /// What was asked and answered.
     pub fn stats(&self) -> Stats {
-        let [hits, misses, puts, bytes] =
-            [&self.counts.hits, &self.counts.misses, &self.counts.puts, &self.counts.bytes]
-                .map(|count| count.load(Ordering::Relaxed));
-        Stats { hits, misses, puts, bytes }
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { hits, peer_hits, misses, puts, bytes } = &self.counts;
+        Stats { hits: of(hits), peer_hits: of(peer_hits), misses: of(misses), puts: of(puts), bytes: of(bytes) }
     }
 
     /// What the store holds.

@@ -137,8 +137,16 @@ pub struct Offload {
 pub struct Cache {
     /// Look-ups that were answered.
     pub hits: u64,
-    /// Of these, with what another runner had; there is no such way yet.
+    /// Of these, with what another runner had.
     pub peer_hits: u64,
+    /// Other runners that have a cache, now.
+    pub peers: u64,
+    /// Bytes of blobs that came from them.
+    pub fetched_bytes: u64,
+    /// Look-ups that they did not answer in time.
+    pub late: u64,
+    /// Times that they gave wrong bytes, which nobody saw.
+    pub wrong: u64,
     /// Look-ups that were not answered.
     pub misses: u64,
     /// Names that were set.
@@ -163,13 +171,21 @@ impl Cache {
 
     /// The same in words.
     pub fn line(&self) -> String {
-        let Self { hits, misses, puts, entries, damaged, .. } = self;
+        let Self { hits, misses, puts, entries, damaged, peers, peer_hits, late, wrong, .. } = self;
         let asked = hits + misses;
         let share = (100 * hits).checked_div(asked).map_or(String::new(), |share| format!(" ({share} %)"));
         let damaged =
             if *damaged == 0 { String::new() } else { format!(", {damaged} damaged on the disk and forgotten") };
+        let few = |count: u64, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
+        let shared = format!(
+            "; {peer_hits} of them from {peers} peers ({}){}{}",
+            bytes(self.fetched_bytes),
+            few(*late, "not answered in time"),
+            few(*wrong, "with wrong bytes, not used")
+        );
+        let shared = if *peers == 0 && *peer_hits == 0 { String::new() } else { shared };
         format!(
-            "cache: {hits} of {asked} look-ups answered{share} with {}, {puts} stored; it holds {entries} entries in {}{damaged}",
+            "cache: {hits} of {asked} look-ups answered{share} with {}{shared}; {puts} stored; it holds {entries} entries in {}{damaged}",
             bytes(self.bytes),
             bytes(self.stored_bytes)
         )
@@ -305,7 +321,10 @@ mod tests {
         assert_eq!(keys("/peers/0/path"), "crossing kind nat rtt_ms via why");
         assert_eq!(keys("/peers/0/changes/0"), "at_ms from to why");
         assert_eq!(keys("/command"), "exit wall_ms");
-        assert_eq!(keys("/cache"), "bytes damaged entries hits misses peer_hits puts stored_bytes");
+        assert_eq!(
+            keys("/cache"),
+            "bytes damaged entries fetched_bytes hits late misses peer_hits peers puts stored_bytes wrong"
+        );
         let offload = "cached duplicated engine failed_over local local_reasons primary_cpu_ms remote";
         assert_eq!(keys("/offload"), offload);
     }

@@ -163,7 +163,7 @@ impl Fronts {
             Method::GET => self.get(&name).await,
             Method::HEAD => self.head(&name).await,
             Method::PUT => self.put(&name, hash, request).await,
-            Method::DELETE if self.cache.remove(&name) => status(StatusCode::NO_CONTENT),
+            Method::DELETE if self.cache.remove(&name).await => status(StatusCode::NO_CONTENT),
             Method::DELETE => status(StatusCode::NOT_FOUND),
             _ if request.method().as_str() == "PROPFIND" => {
                 webdav::entry(request.uri().path(), self.cache.peek(&[name]).await.pop().flatten())
@@ -180,7 +180,7 @@ impl Fronts {
 
     async fn head(&self, name: &Name) -> Answer {
         match self.cache.peek(std::slice::from_ref(name)).await.pop().flatten() {
-            Some(record) => carry(Body::of_size(record.digest.size)),
+            Some(digest) => carry(Body::of_size(digest.size)),
             None => status(StatusCode::NOT_FOUND),
         }
     }

@@ -2,6 +2,7 @@
 //! the next process however this one ended. Small blobs and records are entries of segments, large blobs files of their own; the segments are the index too.
 //! What was acknowledged outlives the process, not the machine: nothing waits for the disk. Not here: other runners.
 
+mod blob;
 mod entry;
 mod file;
 mod incoming;
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::blob::Content;
+pub use self::blob::{Blob, ReadError};
 use self::entry::{Head, Kind};
 use self::file::Chunks;
 pub use self::file::LARGEST;
@@ -128,61 +131,10 @@ pub struct Store {
     state: Mutex<State>,
     /// One makes room at a time; others wait for it where they have to.
     reclaiming: Mutex<()>,
+    /// One compares versions at a time.
+    settling: Mutex<()>,
     counts: Counts,
     _lock: File,
-}
-
-/// A blob's bytes, to be read piece by piece.
-#[derive(Debug, Clone)]
-pub struct Blob {
-    digest: Digest,
-    bytes: Content,
-}
-
-#[derive(Debug, Clone)]
-enum Content {
-    Whole(Bytes),
-    Chunks(Chunks, Place),
-}
-
-/// Why a blob is not given out after all.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The bytes on the disk are no longer those that were written.
-    #[error("a blob is damaged on the disk")]
-    Damaged,
-    /// The system refused; the blob may be sound.
-    #[error("a blob cannot be read: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl Blob {
-    /// Its name.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// All bytes, if it is so small that they are in memory.
-    pub fn whole(&self) -> Option<&Bytes> {
-        match &self.bytes {
-            Content::Whole(bytes) => Some(bytes),
-            Content::Chunks(..) => None,
-        }
-    }
-
-    /// The next bytes from `at`, as many as are read at once, empty at the end. Reads a file: up to 64 KiB.
-    ///
-    /// # Errors
-    /// If they are damaged, or cannot be read.
-    pub fn read(&self, at: u64) -> Result<Bytes, ReadError> {
-        if at >= self.digest.size {
-            return Ok(Bytes::new());
-        }
-        match &self.bytes {
-            Content::Whole(bytes) => Ok(bytes.slice(at as usize..)),
-            Content::Chunks(chunks, _) => chunks.read(at)?.ok_or(ReadError::Damaged),
-        }
-    }
 }
 
 impl Store {
@@ -215,7 +167,8 @@ impl Store {
             file::sweep(files, |path| is_known(&known, path));
         }
         let (state, counts) = (Mutex::new(state), Counts::default());
-        let store = Self { folder: folder.into(), budget, state, reclaiming: Mutex::new(()), counts, _lock: locked };
+        let (reclaiming, settling) = (Mutex::new(()), Mutex::new(()));
+        let store = Self { folder: folder.into(), budget, state, reclaiming, settling, counts, _lock: locked };
         store.make_room(0)?;
         Ok(store)
     }
@@ -358,6 +311,27 @@ impl Store {
     pub fn set_record(&self, name: &Name, record: &Record) -> Result<(), Error> {
         let body = record::write(name, record).ok_or(Error::Metadata)?;
         self.append(Kind::Record, &Digest { hash: name.hash(), size: 0 }, &body)
+    }
+
+    /// From now on the name is of this record, unless it is of a later one. Whether it is.
+    ///
+    /// # Errors
+    /// As [`Store::set_record`].
+    pub fn set_later(&self, name: &Name, record: &Record) -> Result<bool, Error> {
+        let _one = self.settling.lock();
+        let order = |record: &Record| (record.version, record.digest.hash);
+        let is_later = self.record(name).is_none_or(|known| order(&known) <= order(record));
+        if is_later {
+            self.set_record(name, record)?;
+        }
+        Ok(is_later)
+    }
+
+    /// The name is of nothing any more, unless it is of a record of this version or a later one. Whether it was of an earlier one.
+    pub fn remove_earlier(&self, key: Key, version: u64) -> bool {
+        let _one = self.settling.lock();
+        let Some((name, _)) = self.record_of(key).filter(|(_, record)| record.version < version) else { return false };
+        self.remove_record(&name)
     }
 
     /// The name is of nothing any more. Whether it was.

@@ -31,6 +31,9 @@ use crate::rendezvous::board::Collected;
 /// How often an aux looks whether it is needed.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long an aux that leaves may hand on what only its cache has: when it was asked to, and by a signal, which GitHub follows up after 7.5 s.
+const HAND_OVER: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(4));
+
 /// Less would take a lost ping for the end of the build.
 const LEAST_IDLE: Duration = Duration::from_secs(5);
 
@@ -295,6 +298,11 @@ impl<'a> Aux<'a> {
                 distccd.stop().await;
             }
         };
+        match end {
+            End::Asked => self.session.hand_over(HAND_OVER.0).await,
+            End::Signal(_) => self.session.hand_over(HAND_OVER.1).await,
+            End::Released | End::Failure(_) => {}
+        }
         tokio::join!(stop, self.session.end(Farewell::Leaving));
         if !matches!(end, End::Failure(_)) {
             let _ = std::fs::remove_file(distccd_log());

@@ -9,20 +9,25 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use nix::sys::resource::{Resource, getrlimit};
-use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::Outcome;
-use super::actions::{put, warn};
+use super::actions::{put, say, warn};
 use super::control::{done, path};
-use crate::cache::Cache;
 use crate::cache::front::{Fronts, Limits};
-use crate::cache::store::Store;
+use crate::cache::peers::{self, Dialer, Peers};
+use crate::cache::store::{Store, key};
 use crate::cache::token::{Grant, Tokens};
+use crate::cache::{Cache, sha256};
 use crate::config::{CacheArgs, ControlArgs};
 use crate::control::{self, Request, Response};
 use crate::exit::{Exit, Failure};
+use crate::link::ports::Ports;
+use crate::proto::key::RunKeys;
+use crate::proto::keyring::KeyRing;
+use crate::proto::overlay::Prefix;
+use crate::proto::role::Role;
 use crate::report;
 
 /// A build's tools ask at once, and none of them should wait for another's large file.
@@ -34,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections of tools at once; more wait.
 const MOST_CONNECTIONS: usize = 512;
 
+/// Of the overlay, where peers' caches listen: many servers of the Remote Execution API do by it.
+const PORT: u16 = 8980;
+
 /// Where everything of a run is, unless the user says otherwise.
 const NAMESPACE: &str = "main";
 
@@ -41,6 +49,7 @@ const NAMESPACE: &str = "main";
 #[derive(Debug)]
 pub(super) struct Service {
     cache: Arc<Cache>,
+    peers: Option<Peers>,
     tokens: Tokens,
     addr: SocketAddr,
     runtime: Option<Runtime>,
@@ -48,9 +57,9 @@ pub(super) struct Service {
 
 impl Service {
     /// Opens the cache and answers on a port of 127.0.0.1, if the user wants one. Where that fails, the build goes on without.
-    pub(super) fn start(args: &CacheArgs) -> Option<Self> {
+    pub(super) fn start(args: &CacheArgs, run: &Run) -> Option<Self> {
         let folder = args.cache.as_deref()?;
-        Self::try_start(folder, args.cache_size)
+        Self::try_start(folder, args.cache_size, run)
             .inspect_err(|why| {
                 warn(&format!(
                     "M801 there is no cache: {why}; hint: check the rights and the free space in {}, or choose another --cache (MESH_CACHE)",
@@ -60,19 +69,48 @@ impl Service {
             .ok()
     }
 
-    fn try_start(folder: &Path, size: u64) -> Result<Self, String> {
-        let store = Store::open(folder, size).map_err(|error| error.to_string())?;
-        let cache = Arc::new(Cache::new(Arc::new(store)));
-        let tokens = Tokens::new([rand::rng().random()]);
-        let (runtime, addr) =
-            serve(Fronts::new(Arc::clone(&cache), tokens.clone(), limits())).map_err(|error| error.to_string())?;
-        Ok(Self { cache, tokens, addr, runtime: Some(runtime) })
+    fn try_start(folder: &Path, size: u64, run: &Run) -> Result<Self, String> {
+        let store = Arc::new(Store::open(folder, size).map_err(|error| error.to_string())?);
+        let runtime = runtime().map_err(|error| error.to_string())?;
+        let _inside = runtime.enter();
+        let peers = run.share(&store);
+        let cache = Arc::new(Cache::new(store, peers.clone()));
+        let tokens = run.tokens();
+        let (listener, addr) = listen().map_err(|error| error.to_string())?;
+        runtime.spawn(Fronts::new(Arc::clone(&cache), tokens.clone(), limits()).serve(listener));
+        drop(_inside);
+        Ok(Self { cache, peers, tokens, addr, runtime: Some(runtime) })
+    }
+
+    /// What only this runner has is handed on, as far as `limit` allows: it leaves while others stay.
+    pub(super) async fn hand_over(&self, limit: Duration) {
+        let (Some(peers), Some(runtime)) = (self.peers.clone(), &self.runtime) else { return };
+        if peers.stats().members < 2 {
+            return;
+        }
+        let mut handing_over = runtime.spawn(async move { peers.hand_over().await });
+        let done = tokio::select! {
+            done = &mut handing_over => done,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                say(&format!("handing on what only this runner's cache has, for at most {} s", limit.as_secs()));
+                tokio::time::timeout(limit, handing_over).await.unwrap_or(Ok(0))
+            }
+        };
+        if let Ok(taken @ 1..) = done {
+            say(&format!("{taken} large blobs of the cache stay with the others"));
+        }
     }
 
     /// How tools of this machine reach it.
     pub(super) fn door(&self, namespace: Option<&str>, read_only: bool) -> Response {
         match Grant::new(namespace.unwrap_or(NAMESPACE), !read_only) {
-            Some(grant) => Response::Door { addr: self.addr, token: self.tokens.issue(&grant) },
+            Some(grant) => {
+                if let (Some(peers), Some(runtime)) = (&self.peers, &self.runtime) {
+                    let _inside = runtime.enter();
+                    peers.warm_up();
+                }
+                Response::Door { addr: self.addr, token: self.tokens.issue(&grant) }
+            }
             None => {
                 let what = format!("`{}` is no namespace", namespace.unwrap_or_default());
                 Response::failed(&Failure::new(Exit::Usage, "M803", what, "use 1 to 64 letters, digits, - and _"))
@@ -83,9 +121,14 @@ impl Service {
     /// What it did, for the report.
     pub(super) fn report(&self) -> report::Cache {
         let (stats, usage) = (self.cache.stats(), self.cache.usage());
+        let peers = self.peers.as_ref().map(Peers::stats).unwrap_or_default();
         report::Cache {
             hits: stats.hits,
-            peer_hits: 0,
+            peer_hits: stats.peer_hits,
+            peers: peers.members.saturating_sub(1),
+            fetched_bytes: peers.fetched_bytes,
+            late: peers.late,
+            wrong: peers.wrong,
             misses: stats.misses,
             puts: stats.puts,
             bytes: stats.bytes,
@@ -110,21 +153,48 @@ fn limits() -> Limits {
     Limits { connections: (descriptors as usize / 4).clamp(8, MOST_CONNECTIONS), patience: PATIENCE }
 }
 
-fn serve(fronts: Fronts) -> io::Result<(Runtime, SocketAddr)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("mesh-cache")
-        .enable_all()
-        .build()?;
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name("mesh-cache").enable_all().build()
+}
+
+fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
-    let listener = {
-        let _inside = runtime.enter();
-        TcpListener::from_std(listener)?
-    };
-    runtime.spawn(fronts.serve(listener));
-    Ok((runtime, addr))
+    Ok((TcpListener::from_std(listener)?, addr))
+}
+
+/// Who this runner is in its run, and how it reaches the others.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) role: Role,
+    pub(super) keys: KeyRing,
+    pub(super) overlay: Prefix,
+    pub(super) ports: Ports,
+}
+
+impl Run {
+    fn tokens(&self) -> Tokens {
+        Tokens::new(self.keys.iter().map(RunKeys::cache))
+    }
+
+    /// Joins the caches of the other runners. Where that fails, this one stays alone.
+    fn share(&self, store: &Arc<Store>) -> Option<Peers> {
+        let listener = self.ports.listen(PORT).inspect_err(|error| {
+            warn(&format!(
+                "M807 the cache is not shared: cannot listen on the overlay's port {PORT}: {error}; hint: end what listens there"
+            ));
+        });
+        let dialer = Dialer { ports: self.ports.clone(), overlay: self.overlay, port: PORT };
+        let config = peers::Config { own: self.role, run: self.number(), tokens: self.tokens(), dialer };
+        Some(Peers::start(config, Arc::clone(store), listener.ok()?))
+    }
+
+    /// Tells this run from others.
+    fn number(&self) -> u64 {
+        let context = self.keys.iter().next().map(RunKeys::context).unwrap_or_default();
+        key(&sha256::digest(context).hash)
+    }
 }
 
 /// What a mesh without a cache answers to who asks for the door.
@@ -199,6 +269,7 @@ fn environment(addr: SocketAddr, token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::key::Context;
 
     #[test]
     fn what_is_printed_is_for_a_shell() {
@@ -215,7 +286,15 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_used_is_told_with_its_path() {
-        let why = Service::try_start(Path::new("/proc/none"), 0).expect_err("no folder can be made there");
+        let context = Context { repository: "1".into(), run: "2".into(), attempt: 1 };
+        let run = Run {
+            role: Role::Primary,
+            keys: KeyRing::parse("a passphrase of the run", &context).expect("a key"),
+            overlay: Prefix::new(Ipv4Addr::new(10, 77, 0, 0), 24),
+            ports: Ports::Kernel(Ipv4Addr::LOCALHOST),
+        };
+
+        let why = Service::try_start(Path::new("/proc/none"), 0, &run).expect_err("no folder can be made there");
 
         assert!(why.contains("/proc/none"), "{why}");
     }

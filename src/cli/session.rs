@@ -148,7 +148,8 @@ impl Session {
         };
         let mut forwards = Forwards::new(ports);
         services::start(services, role, common.overlay, &mut forwards)?;
-        let cache = cache::Service::start(&common.cache);
+        let run = cache::Run { role, keys: keys.clone(), overlay: common.overlay, ports: forwards.ports().clone() };
+        let cache = cache::Service::start(&common.cache, &run);
 
         let stun = resolve(&common.stun_servers()).await;
         let config = Config {
@@ -275,6 +276,13 @@ impl Session {
     /// How tools of this machine reach the cache.
     pub(super) fn door(&self, namespace: Option<&str>, read_only: bool) -> Response {
         self.cache.as_ref().map_or_else(cache::no_door, |cache| cache.door(namespace, read_only))
+    }
+
+    /// Others stay: what only this runner's cache has is handed on.
+    pub(super) async fn hand_over(&self, limit: Duration) {
+        if let Some(cache) = &self.cache {
+            cache.hand_over(limit).await;
+        }
     }
 
     /// What the cache did, if there is one.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use mesh::exit::Exit;
 
 /// Which rooms a room may name, itself aside. `cli` is the wiring: it may name all, and nobody names it but `main`.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("exit", &[]),
     ("proto", &[]),
     ("github", &[]),
@@ -17,7 +17,20 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("log", &[]),
     ("link", &["proto", "exit"]),
     ("rendezvous", &["proto", "link::clock", "github", "exit"]),
-    ("cache", &["proto::digest", "link::clock", "exit"]),
+    ("build", &["cache::peers"]),
+    (
+        "cache",
+        &[
+            "proto::digest",
+            "proto::filter",
+            "proto::overlay",
+            "proto::placement",
+            "proto::role",
+            "link::clock",
+            "link::ports",
+            "exit",
+        ],
+    ),
     ("offload", &["exit"]),
     ("config", &["proto", "exit", "log"]),
     ("privilege", &["config"]),
@@ -78,7 +91,7 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("smoltcp", &["src/link/stack/"]),
     ("socket2", &["src/link/socket.rs"]),
     ("caps", &["src/privilege.rs"]),
-    ("hyper", &["src/cache/front.rs", "src/cache/front/"]),
+    ("hyper", &["src/cache/front.rs", "src/cache/front/", "src/cache/peers/"]),
     ("twox_hash", &["src/cache/store/entry.rs"]),
     ("ring", &["src/cache/sha256.rs"]),
     ("clap", &["src/cli.rs", "src/cli/", "src/config.rs", "src/config/", "src/log.rs"]),

@@ -41,7 +41,7 @@ impl Stage {
         // Somebody else may have chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = Arc::new(Cache::new(Store::open(folder.path(), BUDGET).expect("a store").into()));
+        let cache = Arc::new(Cache::new(Store::open(folder.path(), BUDGET).expect("a store").into(), None));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let tokens = Tokens::new([[7; 32]]);

@@ -4,7 +4,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::{Answer, Front, Target, not_allowed, say, status};
-use crate::cache::store::Record;
+use crate::proto::digest::Digest;
 
 pub(super) const FRONT: Front = Front { name: "webdav", target };
 
@@ -31,8 +31,8 @@ pub(super) fn folder(method: &Method, path: &str) -> Answer {
 }
 
 /// Of an entry.
-pub(super) fn entry(path: &str, record: Option<Record>) -> Answer {
-    record.map_or_else(|| status(StatusCode::NOT_FOUND), |record| properties(path, "", record.digest.size))
+pub(super) fn entry(path: &str, digest: Option<Digest>) -> Answer {
+    digest.map_or_else(|| status(StatusCode::NOT_FOUND), |digest| properties(path, "", digest.size))
 }
 
 fn properties(path: &str, kind: &str, size: u64) -> Answer {

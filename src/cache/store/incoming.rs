@@ -29,7 +29,7 @@ pub struct Incoming {
 #[derive(Debug)]
 struct Spill {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     sums: Sums,
     written: u64,
 }
@@ -60,6 +60,11 @@ impl Incoming {
     /// How many bytes have come.
     pub fn len(&self) -> u64 {
         self.size
+    }
+
+    /// The file that it comes into, and how many bytes are there; once it is too large for memory. The file stays what it is when all has come.
+    pub fn file(&self) -> Option<(&Arc<File>, u64)> {
+        self.spill.as_ref().map(|spill| (&spill.file, spill.written))
     }
 
     /// Whether none have.
@@ -128,13 +133,13 @@ impl Spill {
     fn create(store: &Store) -> Result<Self, Error> {
         let folder = store.folder.join(INCOMING);
         let path = folder.join(format!("{:016x}", rand::random::<u64>()));
-        let open = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let mut file = open().or_else(|error| again(error, &folder, open));
         if file.as_ref().is_err_and(is_full) {
             store.give_back(0);
             file = open();
         }
-        Ok(Self { file: at("make", &path, file)?, path, sums: Sums::default(), written: 0 })
+        Ok(Self { file: at("make", &path, file)?.into(), path, sums: Sums::default(), written: 0 })
     }
 
     /// The next chunks: only the last may be short.

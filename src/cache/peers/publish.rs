@@ -1,0 +1,181 @@
+//! How records get to their homes: each when it is set, and where the members have changed those that have a new home. Not here: what a home does with them
+//! ([`super::home`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::peer::Peer;
+use super::wire::{Content, Parcel};
+use super::{INLINE, Inner, count};
+use crate::cache::store::{Name, Record, key};
+use crate::proto::digest::Hash;
+use crate::proto::placement::homes;
+use crate::proto::role::Role;
+
+/// Records on their way at once.
+const AT_ONCE: usize = 16;
+
+/// Names that a new home is asked for at once.
+const BATCH: usize = 512;
+
+/// Members come together: their changes are waited for.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Between two batches, so that a build notices nothing.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a new home may take to say what it has.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Handing on what a leaving runner has takes no longer.
+const HAND_OVER: Duration = Duration::from_secs(60);
+
+impl Inner {
+    /// The record's homes will be told, soon.
+    pub(super) fn announce(&self, name: &Name) {
+        if self.publications.try_send(name.clone()).is_err() {
+            tracing::debug!("too many records at once: one is not told to its home");
+        }
+    }
+
+    /// What its homes are told of a record.
+    fn parcel(&self, record: &Record, with_bytes: bool) -> Option<Parcel> {
+        let mut holders: Vec<Role> =
+            record.holders.of(self.run).iter().filter_map(|number| Role::from_number(*number)).collect();
+        if self.store.has(&record.digest) && !holders.contains(&self.own) {
+            holders.push(self.own);
+        }
+        let is_short = with_bytes && record.digest.size <= INLINE;
+        let blob = is_short.then(|| self.store.blob(&record.digest)).flatten();
+        let bytes = blob.and_then(|blob| blob.whole().cloned());
+        let is_there = bytes.is_some() || !holders.is_empty();
+        let content = Content { digest: record.digest, bytes, metadata: record.metadata.clone() };
+        is_there.then(|| Parcel { version: record.version, holders, content: Some(content) })
+    }
+
+    async fn tell(&self, peer: &Peer, name: &Name, parcel: Parcel) {
+        match peer.put(name, parcel).await {
+            Ok(()) => count(&self.counts.told, 1),
+            Err(why) => tracing::debug!(peer = %peer.role, %why, "a record's home does not take it"),
+        }
+    }
+
+    async fn deliver(&self, name: &Name) {
+        let Some(record) = self.store.record(name) else { return };
+        let hash = name.hash();
+        for role in self.homes(&hash) {
+            if role == self.own {
+                self.is_news(key(&hash), record.version);
+            } else if let Some(peer) = self.peer(role).filter(|peer| peer.is_trusted())
+                && let Some(parcel) = self.parcel(&record, true)
+            {
+                self.tell(&peer, name, parcel).await;
+            }
+        }
+    }
+
+    /// Its homes are told that the name is of nothing.
+    pub(super) async fn retract(&self, name: &Name, version: u64) {
+        let hash = name.hash();
+        for role in self.homes(&hash) {
+            if role == self.own {
+                self.is_news(key(&hash), version);
+            } else if let Some(peer) = self.peer(role).filter(|peer| peer.is_trusted()) {
+                self.tell(&peer, name, Parcel { version, holders: vec![], content: None }).await;
+            }
+        }
+    }
+
+    /// Tells new homes of what they have not heard of.
+    async fn move_home(self: &Arc<Self>, before: &[Role], now: &[Role]) {
+        let mut batches: BTreeMap<Role, Vec<(Name, Record)>> = BTreeMap::new();
+        for key in self.store.keys() {
+            let Some((name, record)) = self.store.record_of(key) else { continue };
+            let hash = name.hash();
+            let old = homes(&hash, before.iter().copied());
+            for role in homes(&hash, now.iter().copied()) {
+                if role != self.own && !old.contains(&role) {
+                    let batch = batches.entry(role).or_default();
+                    batch.push((name.clone(), record.clone()));
+                    if batch.len() >= BATCH {
+                        let full = std::mem::take(batch);
+                        self.move_batch(role, full).await;
+                    }
+                }
+            }
+        }
+        for (role, batch) in batches {
+            self.move_batch(role, batch).await;
+        }
+    }
+
+    async fn move_batch(self: &Arc<Self>, role: Role, batch: Vec<(Name, Record)>) {
+        let Some(peer) = self.peer(role).filter(|_| !batch.is_empty()) else { return };
+        let hashes: Vec<Hash> = batch.iter().map(|(name, _)| name.hash()).collect();
+        let Ok(known) = peer.look(&hashes, LOOK).await else { return };
+        let unknown = batch.into_iter().zip(known).filter(|((_, record), known)| *known != Some(record.digest));
+        for ((name, record), _) in unknown {
+            if let Some(parcel) = self.parcel(&record, false) {
+                self.tell(&peer, &name, parcel).await;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    /// Homes take over what only we have; how many blobs they have then.
+    pub(super) async fn hand_over(self: &Arc<Self>) -> u64 {
+        let others: Vec<Role> = self.member_roles().into_iter().filter(|role| *role != self.own).collect();
+        let mut batches: BTreeMap<Role, Vec<Hash>> = BTreeMap::new();
+        for key in self.store.keys() {
+            let Some((name, record)) = self.store.record_of(key) else { continue };
+            if record.digest.size > INLINE && self.store.has(&record.digest) {
+                let hash = name.hash();
+                let home = homes(&hash, others.iter().copied());
+                home.first().into_iter().for_each(|role| batches.entry(*role).or_default().push(hash));
+            }
+        }
+        let mut taken = 0;
+        let all = async {
+            for (role, names) in batches {
+                let Some(peer) = self.peer(role) else { continue };
+                for names in names.chunks(BATCH) {
+                    taken += u64::from(peer.take_over(self.own, names).await.unwrap_or_default());
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_OVER, all).await.is_err() {
+            tracing::warn!("leaving: not all that only this runner has could be handed on in time");
+        }
+        taken
+    }
+}
+
+/// Tells homes of what was set, for ever.
+pub(super) async fn publish(inner: Arc<Inner>, mut names: mpsc::Receiver<Name>) {
+    let mut under_way = JoinSet::new();
+    while let Some(name) = names.recv().await {
+        if under_way.len() >= AT_ONCE {
+            let _ = under_way.join_next().await;
+        }
+        while under_way.try_join_next().is_some() {}
+        let inner = Arc::clone(&inner);
+        under_way.spawn(async move { inner.deliver(&name).await });
+    }
+}
+
+/// Moves records to their new homes whenever the members have changed, for ever.
+pub(super) async fn rehome(inner: Arc<Inner>) {
+    let mut members = inner.members.subscribe();
+    let mut before = vec![inner.own];
+    while members.changed().await.is_ok() {
+        tokio::time::sleep(CALM).await;
+        members.borrow_and_update();
+        let now = inner.member_roles();
+        inner.move_home(&before, &now).await;
+        before = now;
+    }
+}

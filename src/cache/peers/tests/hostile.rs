@@ -1,0 +1,1 @@
+//! Peers that give wrong bytes, break off, or never answer.
