@@ -1,8 +1,9 @@
 //! Blobs and records that the runners of a run share: what a front asks, the store answers. Not here: how tools ask ([`front`]), where bytes lie ([`store`]).
 
+mod compression;
 pub mod front;
 pub mod peers;
-
+pub mod reapi;
 pub mod sha256;
 pub mod store;
 pub mod token;

@@ -1,43 +1,32 @@
 //! How tools speak to the cache: HTTP on this machine's loopback, each protocol a file that says what a path names. A token of the run is asked of everyone.
-//! Not here: what is found ([`super::Cache`]).
+//! Not here: what is found ([`super::Cache`]), and what gRPC carries ([`super::reapi`]).
 
 mod bazel;
 mod body;
 mod ccache;
+mod serve;
 mod webdav;
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_io_timeout::TimeoutStream;
 
 use self::body::Body;
 use super::Cache;
+use super::reapi::Reapi;
 use super::store::{Error, Name};
 use super::token::{Grant, Tokens};
 use crate::proto::digest::Hash;
 
-/// Of a request; what a connection may have in memory.
-const LONGEST_HEAD: usize = 128 << 10;
-
-/// A listener that cannot take a connection tries again after this.
-const PAUSE: Duration = Duration::from_millis(300);
-
 /// What nobody may exceed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once; more wait.
+    /// Connections at once, and calls of gRPC in all of them; more wait.
     pub connections: usize,
     /// For a request's head to come, for each piece of its body, and for whoever asked to take a piece of the answer.
     pub patience: Duration,
@@ -68,6 +57,7 @@ pub struct Fronts {
     cache: Arc<Cache>,
     tokens: Tokens,
     limits: Limits,
+    reapi: Reapi,
 }
 
 type Answer = Response<Body>;
@@ -75,60 +65,8 @@ type Answer = Response<Body>;
 impl Fronts {
     /// For the bearers of these tokens.
     pub fn new(cache: Arc<Cache>, tokens: Tokens, limits: Limits) -> Self {
-        Self { cache, tokens, limits }
-    }
-
-    /// Answers whoever connects, for ever.
-    pub async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(self.limits.connections));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let fronts = self.clone();
-                    tokio::spawn(async move {
-                        fronts.converse(stream).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot take a connection to the cache");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn converse(self, stream: TcpStream) {
-        // Answers are whole writes; waiting for more would only add a delay.
-        let _ = stream.set_nodelay(true);
-        // Of a connection the last header: a MAC for every request would be a tenth of a small one's cost.
-        let known = Mutex::new(None);
-        let answer = service_fn(|request: Request<Incoming>| {
-            let (fronts, grant) = (&self, self.grant(&known, &request));
-            async move { Ok::<_, Infallible>(fronts.answer(grant, request).await) }
-        });
-        let mut server = http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(self.limits.patience).max_buf_size(LONGEST_HEAD);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.limits.patience));
-        if let Err(error) = server.serve_connection(TokioIo::new(Box::pin(stream)), answer).await {
-            tracing::debug!(%error, "a connection to the cache ended early");
-        }
-    }
-
-    /// What the bearer of a request's token may do.
-    fn grant(&self, known: &Mutex<Option<(HeaderValue, Grant)>>, request: &Request<Incoming>) -> Option<Grant> {
-        let header = request.headers().get(AUTHORIZATION)?;
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*known {
-            Some((last, grant)) if last == header => Some(grant.clone()),
-            _ => {
-                let grant = header.to_str().ok().and_then(|header| self.tokens.authorize(header))?;
-                *known = Some((header.clone(), grant.clone()));
-                Some(grant)
-            }
-        }
+        let reapi = Reapi::new(Arc::clone(&cache), limits.connections, limits.patience);
+        Self { cache, tokens, limits, reapi }
     }
 
     async fn answer(&self, grant: Option<Grant>, request: Request<Incoming>) -> Answer {

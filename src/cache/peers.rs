@@ -10,6 +10,7 @@ mod lease;
 mod membership;
 mod peer;
 mod publish;
+mod rate;
 mod recent;
 mod serve;
 mod swarm;

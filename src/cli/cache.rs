@@ -262,6 +262,7 @@ fn environment(addr: SocketAddr, token: &str) -> String {
         ("SCCACHE_WEBDAV_KEY_PREFIX", "/sccache".to_owned()),
         ("SCCACHE_WEBDAV_TOKEN", token.to_owned()),
         ("MESH_BAZEL_CACHE", format!("{with_token}/bazel")),
+        ("MESH_REMOTE_CACHE", format!("grpc://{addr}")),
     ];
     variables.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect()
 }

@@ -82,7 +82,7 @@ const IMPURE: [&str; 22] = [
 ];
 
 /// Foreign libraries that one room keeps from all others.
-const OWNERS: [(&str, &[&str]); 12] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     ("boringtun", &["src/proto/tunnel.rs"]),
     ("stun_codec", &["src/proto/stun.rs", "src/proto/filtering.rs"]),
     ("octocrab", &["src/github/rest.rs"]),
@@ -91,7 +91,14 @@ const OWNERS: [(&str, &[&str]); 12] = [
     ("smoltcp", &["src/link/stack/"]),
     ("socket2", &["src/link/socket.rs"]),
     ("caps", &["src/privilege.rs"]),
-    ("hyper", &["src/cache/front.rs", "src/cache/front/", "src/cache/peers/"]),
+    (
+        "hyper",
+        &["src/cache/front.rs", "src/cache/front/", "src/cache/reapi/", "src/cache/peers.rs", "src/cache/peers/"],
+    ),
+    ("tonic", &["src/cache/reapi.rs", "src/cache/reapi/", "src/cache/peers.rs", "src/cache/peers/"]),
+    ("prost", &["src/cache/reapi.rs", "src/cache/reapi/", "src/cache/peers.rs", "src/cache/peers/"]),
+    ("bazel_remote_apis", &["src/cache/reapi.rs", "src/cache/reapi/", "src/cache/peers.rs", "src/cache/peers/"]),
+    ("zstd", &["src/cache/compression.rs"]),
     ("twox_hash", &["src/cache/store/entry.rs"]),
     ("ring", &["src/cache/sha256.rs"]),
     ("clap", &["src/cli.rs", "src/cli/", "src/config.rs", "src/config/", "src/log.rs"]),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Client, RequestBuilder, StatusCode};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
 
 use super::peer::Peer;
+use crate::cache::compression::Expander;
 use crate::cache::store::{Error, Incoming, Store};
 use crate::link::clock;
 use crate::proto::digest::Digest;
@@ -26,9 +27,6 @@ const WAITING: Duration = Duration::from_secs(5);
 
 /// The next source is tried too when the first has sent nothing for so long.
 const HEDGE: Duration = Duration::from_millis(100);
-
-/// What is sent in less than this says nothing about a link.
-const LEAST_SAMPLE: u64 = 1 << 20;
 
 /// Bytes that are given to another runner at once, of what is still coming.
 const PIECE: usize = 64 << 10;
@@ -152,19 +150,18 @@ async fn work(store: &Arc<Store>, running: &Running, digest: Digest, sources: Ve
 async fn gather(incoming: &mut Incoming, running: &Running, digest: Digest, plan: &[Arc<Peer>]) -> Vec<Arc<Peer>> {
     let (mut left, mut used) = (VecDeque::from(plan.to_vec()), vec![]);
     while incoming.len() < digest.size
-        && let Some((peer, stream, first)) = open(&mut left, &digest, incoming.len()).await
+        && let Some(opened) = open(&mut left, &digest, incoming.len()).await
     {
-        let (began, before) = (clock::now(), incoming.len());
-        if let Err(why) = take(incoming, running, &digest, stream, first).await {
+        let (peer, began, before) = (Arc::clone(&opened.peer), clock::now(), incoming.len());
+        let compressed = opened.expander.is_some();
+        if let Err(why) = take(incoming, running, &digest, opened).await {
             tracing::debug!(peer = %peer.role, %digest, at = incoming.len(), %why, "a source of a blob failed");
             if why.code() != Code::NotFound {
                 peer.fail();
             }
         }
         let came = incoming.len() - before;
-        if came >= LEAST_SAMPLE {
-            peer.sent(came, clock::now().saturating_duration_since(began));
-        }
+        peer.sent(compressed, came, clock::now().saturating_duration_since(began));
         if came > 0 {
             used.push(peer);
         }
@@ -172,7 +169,13 @@ async fn gather(incoming: &mut Incoming, running: &Running, digest: Digest, plan
     used
 }
 
-type Opened = (Arc<Peer>, Streaming<ReadResponse>, ReadResponse);
+/// What a source sends.
+struct Opened {
+    peer: Arc<Peer>,
+    stream: Streaming<ReadResponse>,
+    first: ReadResponse,
+    expander: Option<Expander>,
+}
 
 /// The first source that sends something; sources that were tried are `left` no more.
 async fn open(left: &mut VecDeque<Arc<Peer>>, digest: &Digest, at: u64) -> Option<Opened> {
@@ -196,13 +199,14 @@ async fn open(left: &mut VecDeque<Arc<Peer>>, digest: &Digest, at: u64) -> Optio
 }
 
 async fn begin(peer: Arc<Peer>, digest: Digest, at: u64) -> Result<Opened, (Arc<Peer>, Status)> {
+    let expander = peer.compress().then(|| Expander::new(digest.size - at)).and_then(Result::ok);
     let first = async {
-        let mut stream = peer.read(&digest, at, false).await?;
+        let mut stream = peer.read(&digest, at, expander.is_some()).await?;
         let first = stream.message().await?.ok_or_else(|| Status::data_loss("it ended before it began"))?;
         Ok((stream, first))
     };
     match tokio::time::timeout(STALL, first).await {
-        Ok(Ok((stream, first))) => Ok((peer, stream, first)),
+        Ok(Ok((stream, first))) => Ok(Opened { peer, stream, first, expander }),
         Ok(Err(status)) => Err((peer, status)),
         Err(_) => {
             peer.fail();
@@ -212,18 +216,18 @@ async fn begin(peer: Arc<Peer>, digest: Digest, at: u64) -> Result<Opened, (Arc<
 }
 
 /// Takes what a source sends, to its end.
-async fn take(
-    incoming: &mut Incoming,
-    running: &Running,
-    digest: &Digest,
-    mut stream: Streaming<ReadResponse>,
-    first: ReadResponse,
-) -> Result<(), Status> {
+async fn take(incoming: &mut Incoming, running: &Running, digest: &Digest, source: Opened) -> Result<(), Status> {
+    let Opened { mut stream, first, mut expander, .. } = source;
     let (mut next, mut last) = (Some(first), clock::now());
     while let Some(message) = next {
         if !message.data.is_empty() {
             last = clock::now();
-            write(incoming, running, digest, &message.data)?;
+            match &mut expander {
+                None => write(incoming, running, digest, &message.data)?,
+                Some(expander) => expander
+                    .write(&message.data, |bytes| write(incoming, running, digest, bytes))
+                    .map_err(|error| Status::data_loss(error.to_string()))?,
+            }
         } else if last.elapsed() > WAITING {
             return Err(Status::deadline_exceeded("it waits itself for too long"));
         }

@@ -16,6 +16,7 @@ use tonic::{Code, Request, Status, Streaming};
 use super::CALLER;
 use super::dial::Dialer;
 use super::health::{Health, SILENCE};
+use super::rate::Rates;
 use super::wire::service::peers_client::PeersClient;
 use super::wire::{self, LeaseEvent, LeaseRequest, LookRequest, Parcel, TakeOverRequest, WatchEvent, WatchRequest};
 use crate::cache::store::{Key, Name};
@@ -47,8 +48,7 @@ pub(super) struct Peer {
 struct Known {
     filter: Option<Filter>,
     health: Health,
-    /// Of the blobs that it sent, in bytes a second.
-    rate: Option<f64>,
+    rates: Rates,
 }
 
 impl Peer {
@@ -129,15 +129,14 @@ impl Peer {
         });
     }
 
-    /// It sent so many bytes of a blob within this time.
-    pub(super) fn sent(&self, bytes: u64, took: Duration) {
-        let rate = bytes as f64 / took.as_secs_f64().max(1e-6);
-        self.known(|known| known.rate = Some(known.rate.map_or(rate, |before| before + (rate - before) / 4.0)));
+    /// It sent so much of a blob within this time.
+    pub(super) fn sent(&self, compressed: bool, bytes: u64, took: Duration) {
+        self.known(|known| known.rates.note(compressed, bytes, took));
     }
 
-    /// How fast it sends blobs, in bytes a second, if that is known.
-    pub(super) fn rate(&self) -> Option<f64> {
-        self.known(|known| known.rate)
+    /// Whether it should send blobs compressed.
+    pub(super) fn compress(&self) -> bool {
+        self.known(|known| known.rates.compress())
     }
 
     /// Does what asks it, and remembers how that went.

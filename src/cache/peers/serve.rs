@@ -33,6 +33,7 @@ use super::wire::{
     WatchRequest,
 };
 use super::{Inner, lease};
+use crate::cache::compression::Compressor;
 use crate::cache::store::Blob;
 use crate::link::ports::{Connection, Listener};
 use crate::proto::digest::{self, Digest, Hash};
@@ -151,39 +152,59 @@ impl ActionCache for Server {
     }
 }
 
-type Pieces = mpsc::Sender<Result<ReadResponse, Status>>;
-
-/// Sends what is here.
-async fn send(inner: &Inner, blob: &Blob, mut at: u64, events: &Pieces) -> Result<(), Status> {
-    while at < blob.digest().size {
-        let bytes = blob.read(at).map_err(|error| {
-            inner.store.forget(blob);
-            Status::data_loss(error.to_string())
-        })?;
-        at += bytes.len() as u64;
-        piece(inner, bytes, events).await?;
-    }
-    Ok(())
+/// A peer that reads a blob.
+struct Reader {
+    inner: Arc<Inner>,
+    events: mpsc::Sender<Result<ReadResponse, Status>>,
+    compressor: Option<Compressor>,
+    /// Bytes of the blob that it does not have yet.
+    left: u64,
 }
 
-/// Sends what comes here itself, as it comes.
-async fn forward(inner: &Inner, digest: &Digest, mut at: u64, events: &Pieces) -> Result<(), Status> {
-    // At once, that nobody takes us for silent.
-    piece(inner, Bytes::new(), events).await?;
-    let following = inner.fetches.follow(digest).await;
-    let mut following = following.ok_or_else(|| Status::not_found("no such blob"))?;
-    while at < digest.size {
-        let bytes = following.read(at, ALIVE).await.ok_or_else(|| Status::unavailable("it did not come"))?;
-        at += bytes.len() as u64;
-        piece(inner, bytes, events).await?;
+impl Reader {
+    /// Sends what is here.
+    async fn send(&mut self, blob: &Blob, mut at: u64) -> Result<(), Status> {
+        while self.left > 0 {
+            let bytes = blob.read(at).map_err(|error| {
+                self.inner.store.forget(blob);
+                Status::data_loss(error.to_string())
+            })?;
+            at += bytes.len() as u64;
+            self.piece(bytes).await?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-async fn piece(inner: &Inner, bytes: Bytes, events: &Pieces) -> Result<(), Status> {
-    super::count(&inner.counts.sent_bytes, bytes.len() as u64);
-    let sent = events.send(Ok(ReadResponse { data: bytes.into() })).await;
-    sent.map_err(|_| Status::cancelled("nobody reads it"))
+    /// Sends what comes here itself, as it comes.
+    async fn forward(&mut self, digest: &Digest, mut at: u64) -> Result<(), Status> {
+        // At once, that nobody takes us for silent.
+        self.say(vec![]).await?;
+        let following = self.inner.fetches.follow(digest).await;
+        let mut following = following.ok_or_else(|| Status::not_found("no such blob"))?;
+        while self.left > 0 {
+            let bytes = following.read(at, ALIVE).await.ok_or_else(|| Status::unavailable("it did not come"))?;
+            at += bytes.len() as u64;
+            self.piece(bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn piece(&mut self, bytes: Bytes) -> Result<(), Status> {
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        super::count(&self.inner.counts.sent_bytes, bytes.len() as u64);
+        let data = match &mut self.compressor {
+            Some(compressor) => compressor
+                .write(&bytes, self.left == 0)
+                .map_err(|error| Status::resource_exhausted(error.to_string()))?,
+            None => bytes.into(),
+        };
+        self.say(data).await
+    }
+
+    async fn say(&self, data: Vec<u8>) -> Result<(), Status> {
+        let said = self.events.send(Ok(ReadResponse { data })).await;
+        said.map_err(|_| Status::cancelled("nobody reads it"))
+    }
 }
 
 /// Who asks, as it says.
@@ -205,18 +226,21 @@ impl ByteStream for Server {
             .ok_or_else(|| Status::invalid_argument("not the name of a blob"))?;
         let at = u64::try_from(request.read_offset).ok().filter(|at| *at <= digest.size);
         let at = at.ok_or_else(|| Status::out_of_range("beyond the end"))?;
-        if compressed || request.read_limit != 0 {
-            return Err(Status::unimplemented("peers read to the end, and uncompressed"));
+        if request.read_limit != 0 {
+            return Err(Status::unimplemented("peers read to the end"));
         }
+        let compressor = compressed.then(|| Compressor::new(digest.size - at)).transpose();
+        let compressor = compressor.map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let (events, stream) = mpsc::channel(QUEUE);
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let sent = match inner.store.blob(&digest) {
-                Some(blob) => send(&inner, &blob, at, &events).await,
-                None => forward(&inner, &digest, at, &events).await,
+            let mut reader = Reader { inner, events, compressor, left: digest.size - at };
+            let sent = match reader.inner.store.blob(&digest) {
+                Some(blob) => reader.send(&blob, at).await,
+                None => reader.forward(&digest, at).await,
             };
             if let Err(status) = sent {
-                let _ = events.send(Err(status)).await;
+                let _ = reader.events.send(Err(status)).await;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
