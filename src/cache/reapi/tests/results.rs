@@ -78,7 +78,7 @@ async fn a_result_of_which_something_is_missing_is_none() {
     let result = api::ActionResult {
         output_files: vec![file("a", b"file a"), file("e", b"")],
         output_directories: vec![
-            folder(digest_of(tree.encode_to_vec()), None),
+            folder(digest_of(tree.encode_to_vec()), action("its root")),
             folder(None, digest_of(root.encode_to_vec())),
         ],
         stdout_digest: action("out"),
@@ -94,6 +94,7 @@ async fn a_result_of_which_something_is_missing_is_none() {
         tree.encode_to_vec(),
         b"in the root".to_vec(),
         b"below".to_vec(),
+        b"its root".to_vec(),
         root.encode_to_vec(),
         below.encode_to_vec(),
         b"deep".to_vec(),
