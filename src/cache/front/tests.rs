@@ -320,3 +320,25 @@ async fn a_blob_whose_first_bytes_are_damaged_is_not_found() {
 
     assert_eq!(stage.get("/webdav/large").await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn a_put_that_begins_with_its_first_letter_alone_is_no_http2() {
+    let stage = Stage::start().await;
+    let mut stream = std::net::TcpStream::connect(stage.addr).expect("connected");
+    stream.set_nodelay(true).expect("set");
+    stream.write_all(b"P").expect("written");
+    // By now somebody has looked at it.
+    stage.get("/webdav/x").await;
+    let token = stage.token("main", true);
+    let rest = format!(
+        "UT /webdav/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 7\r\n\r\ncontent"
+    );
+    stream.write_all(rest.as_bytes()).expect("written");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let told = tokio::task::spawn_blocking(move || {
+        let mut told = [0; 12];
+        stream.read_exact(&mut told).map(|()| told)
+    });
+
+    assert_eq!(told.await.expect("ended").expect("an answer"), *b"HTTP/1.1 201");
+}

@@ -253,3 +253,23 @@ async fn a_damaged_blob_is_never_given_out_whole() {
         assert_eq!(client.missing(&[digest]).await, [digest]);
     }
 }
+
+#[tokio::test]
+async fn where_there_is_no_room_that_is_said() {
+    let stage = Stage::start().await;
+    let mut client = stage.client();
+    let too_large = Digest { size: BUDGET / 4 + 1, ..sha256::digest(b"large") };
+    assert_eq!(client.write(too_large, Form::Plain, b"la", 9).await, Err(Code::InvalidArgument));
+    // What has not yet come whole may take half of the budget.
+    let others = [15_900_000; 2].map(|size| {
+        let mut incoming = stage.cache.incoming();
+        incoming.write(&content(size)).expect("room");
+        incoming
+    });
+    let bytes = content(5_000_000);
+
+    assert_eq!(client.write(sha256::digest(&bytes), Form::Plain, &bytes, 1 << 20).await, Err(Code::ResourceExhausted));
+
+    drop(others);
+    assert_eq!(client.write(sha256::digest(&bytes), Form::Plain, &bytes, 1 << 20).await, Ok(5_000_000));
+}

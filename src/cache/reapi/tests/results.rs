@@ -60,7 +60,6 @@ async fn a_result_is_of_its_instance_and_namespace() {
 #[tokio::test]
 async fn a_result_of_which_something_is_missing_is_none() {
     let stage = Stage::start().await;
-    let mut client = stage.client();
     let tree = api::Tree {
         root: Some(api::Directory { files: vec![node(b"in the root")], ..Default::default() }),
         children: vec![api::Directory { files: vec![node(b"below")], ..Default::default() }],
@@ -78,15 +77,13 @@ async fn a_result_of_which_something_is_missing_is_none() {
     let result = api::ActionResult {
         output_files: vec![file("a", b"file a"), file("e", b"")],
         output_directories: vec![
-            folder(digest_of(tree.encode_to_vec()), None),
+            folder(digest_of(tree.encode_to_vec()), action("its root")),
             folder(None, digest_of(root.encode_to_vec())),
         ],
         stdout_digest: action("out"),
         stderr_digest: action("err"),
         ..Default::default()
     };
-    assert_eq!(client.update("", action("x"), &result).await, Code::Ok);
-
     let parts = [
         b"file a".to_vec(),
         b"out".to_vec(),
@@ -94,15 +91,22 @@ async fn a_result_of_which_something_is_missing_is_none() {
         tree.encode_to_vec(),
         b"in the root".to_vec(),
         b"below".to_vec(),
+        b"its root".to_vec(),
         root.encode_to_vec(),
         below.encode_to_vec(),
         b"deep".to_vec(),
     ];
-    for part in &parts {
-        assert_eq!(client.result("", action("x")).await, Err(Code::NotFound), "before {part:?}");
+    for (index, part) in parts.iter().enumerate() {
+        // Where nothing is yet.
+        let mut client = stage.other(&format!("n{index}"), true);
+        assert_eq!(client.update("", action("x"), &result).await, Code::Ok);
+        for other in parts.iter().filter(|other| *other != part) {
+            client.put(other).await;
+        }
+        assert_eq!(client.result("", action("x")).await, Err(Code::NotFound), "without {part:?}");
         client.put(part).await;
+        assert_eq!(client.result("", action("x")).await.as_ref(), Ok(&result));
     }
-    assert_eq!(client.result("", action("x")).await, Ok(result));
 }
 
 #[tokio::test]
