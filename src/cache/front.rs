@@ -4,6 +4,8 @@
 mod bazel;
 mod body;
 mod ccache;
+pub mod client;
+mod named;
 mod webdav;
 
 use std::convert::Infallible;
@@ -60,7 +62,7 @@ struct Front {
     target: fn(&str) -> Option<Target>,
 }
 
-const FRONTS: [Front; 3] = [ccache::FRONT, bazel::FRONT, webdav::FRONT];
+const FRONTS: [Front; 4] = [ccache::FRONT, bazel::FRONT, webdav::FRONT, named::FRONT];
 
 /// The protocols over one cache.
 #[derive(Debug, Clone)]

@@ -1,9 +1,12 @@
 //! The cache beside a running mesh, on threads of its own, and `mesh cache`: how tools are pointed at it, and what it did. Not here: the cache
-//! ([`crate::cache`]).
+//! ([`crate::cache`]), and what its verbs move ([`transfer`]).
+
+mod sink;
+mod transfer;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,6 +156,22 @@ enum What {
         #[command(flatten)]
         control: ControlArgs,
     },
+    /// Keep a file, or what comes on stdin, under a name
+    Put {
+        #[command(flatten)]
+        what: transfer::What,
+        /// What to keep; stdin, unless it is given
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Write what is kept under a name to stdout
+    Get {
+        #[command(flatten)]
+        what: transfer::What,
+        /// Write it to this file instead, which is never there by half
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Show what was asked and answered, and what is stored
     Stats {
         /// Print it as JSON
@@ -171,6 +190,8 @@ pub(super) async fn run(verb: CacheVerb) -> Outcome {
             let Response::Door { addr, token } = response else { return done(response) };
             put(environment(addr, &token).as_bytes()).map(|()| Exit::Ok.code())
         }
+        What::Put { what, file } => transfer::put(what, file.as_deref()).await,
+        What::Get { what, output } => transfer::get(what, output.as_deref()).await,
         What::Stats { json, control } => {
             let response = control::ask(&path(&control), &Request::Status).await?;
             let Response::Status(report) = response else { return done(response) };

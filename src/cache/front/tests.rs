@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEY: &str = "5a69gth13egv6ac9oei8trdnd47sfft9o";
 
 /// A cache with its fronts, for as long as a test needs it.
-struct Stage {
+pub(super) struct Stage {
     folder: tempfile::TempDir,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     tokens: Tokens,
-    cache: Arc<Cache>,
+    pub(super) cache: Arc<Cache>,
     client: Client,
     task: JoinHandle<()>,
 }
@@ -33,7 +33,7 @@ impl Drop for Stage {
 }
 
 impl Stage {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::with(Limits { connections: 64, patience: PATIENCE }).await
     }
 
@@ -49,7 +49,7 @@ impl Stage {
         Self { folder, addr, tokens, cache, client: Client::builder().no_proxy().build().expect("a client"), task }
     }
 
-    fn token(&self, namespace: &str, writes: bool) -> String {
+    pub(super) fn token(&self, namespace: &str, writes: bool) -> String {
         self.tokens.issue(&Grant::new(namespace, writes).expect("a grant"))
     }
 
@@ -88,7 +88,7 @@ impl Stage {
     }
 }
 
-fn paths() -> [String; 6] {
+fn paths() -> [String; 7] {
     let hash = sha256::digest(b"content").hex();
     [
         format!("/ccache/{KEY}"),
@@ -97,6 +97,7 @@ fn paths() -> [String; 6] {
         format!("/bazel/ac/{hash}"),
         format!("/bazel/cas/{hash}"),
         "/webdav/1/9/1/191a".into(),
+        "/mesh/release/v1%20final.tar".into(),
     ]
 }
 
