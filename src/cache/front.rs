@@ -5,6 +5,7 @@ mod bazel;
 mod body;
 mod ccache;
 pub mod client;
+mod metrics;
 mod named;
 mod webdav;
 
@@ -136,6 +137,9 @@ impl Fronts {
     async fn answer(&self, grant: Option<Grant>, request: Request<Incoming>) -> Answer {
         let Some(grant) = grant else { return unauthorized() };
         let path = request.uri().path();
+        if path == metrics::PATH {
+            return metrics::answer(request.method(), &self.cache);
+        }
         let found = FRONTS.iter().find_map(|front| Some((front, below(path, front.name)?)));
         let Some((front, rest)) = found else { return say(StatusCode::NOT_FOUND, "there is no such protocol here") };
         match (front.target)(rest) {

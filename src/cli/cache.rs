@@ -208,6 +208,7 @@ fn environment(addr: SocketAddr, token: &str) -> String {
     let variables = [
         ("MESH_CACHE_URL", format!("http://{addr}")),
         ("MESH_CACHE_TOKEN", token.to_owned()),
+        ("MESH_CACHE_METRICS", format!("http://{addr}/metrics")),
         ("CCACHE_REMOTE_STORAGE", format!("{with_token}/ccache")),
         ("SCCACHE_WEBDAV_ENDPOINT", format!("http://{addr}/webdav")),
         ("SCCACHE_WEBDAV_KEY_PREFIX", "/sccache".to_owned()),

@@ -22,7 +22,7 @@ pub(super) struct Stage {
     pub(super) addr: SocketAddr,
     tokens: Tokens,
     pub(super) cache: Arc<Cache>,
-    client: Client,
+    pub(super) client: Client,
     task: JoinHandle<()>,
 }
 
@@ -53,20 +53,20 @@ impl Stage {
         self.tokens.issue(&Grant::new(namespace, writes).expect("a grant"))
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    fn ask(&self, method: &str, path: &str) -> RequestBuilder {
+    pub(super) fn ask(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         self.client.request(method, self.url(path)).bearer_auth(self.token("main", true))
     }
 
-    async fn put(&self, path: &str, bytes: impl Into<reqwest::Body>) -> StatusCode {
+    pub(super) async fn put(&self, path: &str, bytes: impl Into<reqwest::Body>) -> StatusCode {
         self.ask("PUT", path).body(bytes).send().await.expect("an answer").status()
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+    pub(super) async fn get(&self, path: &str) -> (StatusCode, Bytes) {
         let answer = self.ask("GET", path).send().await.expect("an answer");
         (answer.status(), answer.bytes().await.expect("a whole body"))
     }
