@@ -105,6 +105,21 @@ impl Fronts {
     async fn converse(self, stream: TcpStream) {
         // Answers are whole writes; waiting for more would only add a delay.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.limits.patience));
+        if let Err(error) = self.over_http1(TokioIo::new(Box::pin(stream))).await {
+            tracing::debug!(%error, "a connection to the cache ended early");
+        }
+    }
+
+    /// Answers on one connection, until it ends. Who takes nothing of an answer is waited for.
+    ///
+    /// # Errors
+    /// If it ends in the middle.
+    pub async fn over_http1<S>(self, stream: S) -> hyper::Result<()>
+    where
+        S: hyper::rt::Read + hyper::rt::Write + Unpin,
+    {
         // Of a connection the last header: a MAC for every request would be a tenth of a small one's cost.
         let known = Mutex::new(None);
         let answer = service_fn(|request: Request<Incoming>| {
@@ -113,11 +128,7 @@ impl Fronts {
         });
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(self.limits.patience).max_buf_size(LONGEST_HEAD);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.limits.patience));
-        if let Err(error) = server.serve_connection(TokioIo::new(Box::pin(stream)), answer).await {
-            tracing::debug!(%error, "a connection to the cache ended early");
-        }
+        server.serve_connection(stream, answer).await
     }
 
     /// What the bearer of a request's token may do.
