@@ -147,6 +147,11 @@ impl Cache {
         Stats { hits: of(hits), peer_hits: of(peer_hits), misses: of(misses), puts: of(puts), bytes: of(bytes) }
     }
 
+    /// What was asked of peers, and said; nothing where there are none.
+    pub fn sharing(&self) -> peers::Stats {
+        self.peers.as_ref().map(Peers::stats).unwrap_or_default()
+    }
+
     /// What the store holds.
     pub fn usage(&self) -> Usage {
         self.store.usage()

@@ -39,6 +39,8 @@ pub enum Exit {
     InUse = 91,
     /// No mesh is running behind the control socket (M107).
     NotRunning = 92,
+    /// The cache has nothing of this name (M804).
+    NotCached = 93,
 }
 
 impl Exit {

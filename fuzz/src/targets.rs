@@ -5,6 +5,7 @@
 
 pub mod announcement;
 pub mod batch;
+pub mod front;
 mod inner;
 mod input;
 pub mod node;
@@ -13,7 +14,10 @@ pub mod packet;
 pub mod probe;
 pub mod relay;
 mod seal;
+mod stage;
+pub mod store;
 pub mod stun;
+pub mod token;
 pub mod wireguard;
 
 /// One target.
@@ -28,7 +32,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const ALL: [Target; 9] = [
+pub const ALL: [Target; 12] = [
     Target { name: "stun", run: stun::run, seeds: stun::seeds },
     Target { name: "announcement", run: announcement::run, seeds: announcement::seeds },
     Target { name: "probe", run: probe::run, seeds: probe::seeds },
@@ -38,4 +42,7 @@ pub const ALL: [Target; 9] = [
     Target { name: "offload", run: offload::run, seeds: offload::seeds },
     Target { name: "batch", run: batch::run, seeds: batch::seeds },
     Target { name: "node", run: node::run, seeds: node::seeds },
+    Target { name: "front", run: front::run, seeds: front::seeds },
+    Target { name: "token", run: token::run, seeds: token::seeds },
+    Target { name: "store", run: store::run, seeds: store::seeds },
 ];

@@ -4,6 +4,9 @@
 mod bazel;
 mod body;
 mod ccache;
+pub mod client;
+mod metrics;
+mod named;
 mod serve;
 mod webdav;
 
@@ -49,7 +52,7 @@ struct Front {
     target: fn(&str) -> Option<Target>,
 }
 
-const FRONTS: [Front; 3] = [ccache::FRONT, bazel::FRONT, webdav::FRONT];
+const FRONTS: [Front; 4] = [ccache::FRONT, bazel::FRONT, webdav::FRONT, named::FRONT];
 
 /// The protocols over one cache.
 #[derive(Debug, Clone)]
@@ -72,6 +75,9 @@ impl Fronts {
     async fn answer(&self, grant: Option<Grant>, request: Request<Incoming>) -> Answer {
         let Some(grant) = grant else { return unauthorized() };
         let path = request.uri().path();
+        if path == metrics::PATH {
+            return metrics::answer(request.method(), &self.cache);
+        }
         let found = FRONTS.iter().find_map(|front| Some((front, below(path, front.name)?)));
         let Some((front, rest)) = found else { return say(StatusCode::NOT_FOUND, "there is no such protocol here") };
         match (front.target)(rest) {

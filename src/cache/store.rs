@@ -51,6 +51,9 @@ pub const LEAST_BUDGET: u64 = 16 << 20;
 /// No single blob may take more than this part of the budget.
 const MOST_OF_BUDGET: u64 = 4;
 
+/// More segments than this are never made between two that are there.
+const MOST_SKIPPED: u64 = 1 << 40;
+
 /// Taken for as long as a process has the folder.
 const LOCK: &str = "lock";
 
@@ -460,7 +463,18 @@ fn segments(folder: &Path) -> Result<Vec<segment::Name>, Error> {
         }
     }
     names.sort_by_key(|name| name.order);
-    Ok(names)
+    Ok(counted(names))
+}
+
+/// Those to which somebody can have counted from the one before: so there is always a later one.
+fn counted(mut names: Vec<segment::Name>) -> Vec<segment::Name> {
+    let mut last = 0;
+    names.retain(|name| {
+        let counted = name.order - last < MOST_SKIPPED;
+        last = if counted { name.order } else { last };
+        counted
+    });
+    names
 }
 
 fn is_known(known: &HashSet<Hash>, path: &Path) -> bool {

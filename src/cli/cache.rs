@@ -1,9 +1,12 @@
 //! The cache beside a running mesh, on threads of its own, and `mesh cache`: how tools are pointed at it, and what it did. Not here: the cache
-//! ([`crate::cache`]).
+//! ([`crate::cache`]), and what its verbs move ([`transfer`]).
+
+mod sink;
+mod transfer;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +124,7 @@ impl Service {
     /// What it did, for the report.
     pub(super) fn report(&self) -> report::Cache {
         let (stats, usage) = (self.cache.stats(), self.cache.usage());
-        let peers = self.peers.as_ref().map(Peers::stats).unwrap_or_default();
+        let peers = self.cache.sharing();
         report::Cache {
             hits: stats.hits,
             peer_hits: stats.peer_hits,
@@ -223,6 +226,22 @@ enum What {
         #[command(flatten)]
         control: ControlArgs,
     },
+    /// Keep a file, or what comes on stdin, under a name
+    Put {
+        #[command(flatten)]
+        what: transfer::What,
+        /// What to keep; stdin, unless it is given
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Write what is kept under a name to stdout
+    Get {
+        #[command(flatten)]
+        what: transfer::What,
+        /// Write it to this file instead, which is never there by half
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Show what was asked and answered, and what is stored
     Stats {
         /// Print it as JSON
@@ -241,6 +260,8 @@ pub(super) async fn run(verb: CacheVerb) -> Outcome {
             let Response::Door { addr, token } = response else { return done(response) };
             put(environment(addr, &token).as_bytes()).map(|()| Exit::Ok.code())
         }
+        What::Put { what, file } => transfer::put(what, file.as_deref()).await,
+        What::Get { what, output } => transfer::get(what, output.as_deref()).await,
         What::Stats { json, control } => {
             let response = control::ask(&path(&control), &Request::Status).await?;
             let Response::Status(report) = response else { return done(response) };
@@ -257,6 +278,7 @@ fn environment(addr: SocketAddr, token: &str) -> String {
     let variables = [
         ("MESH_CACHE_URL", format!("http://{addr}")),
         ("MESH_CACHE_TOKEN", token.to_owned()),
+        ("MESH_CACHE_METRICS", format!("http://{addr}/metrics")),
         ("CCACHE_REMOTE_STORAGE", format!("{with_token}/ccache")),
         ("SCCACHE_WEBDAV_ENDPOINT", format!("http://{addr}/webdav")),
         ("SCCACHE_WEBDAV_KEY_PREFIX", "/sccache".to_owned()),

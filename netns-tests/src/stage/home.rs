@@ -42,7 +42,17 @@ impl Home {
     /// # Errors
     /// If it does not.
     pub fn start(folder: &Path) -> Result<Self> {
-        let process = Process::spawn(alone(folder)?, &folder.join("mesh.log"))?;
+        Self::start_with(folder, &[])
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// If its cache does not answer.
+    pub fn start_with(folder: &Path, args: &[&str]) -> Result<Self> {
+        let mut command = alone(folder)?;
+        command.args(args);
+        let process = Process::spawn(command, &folder.join("mesh.log"))?;
         let home = Self { process, folder: folder.into() };
         let answers = wait_until(SOON, "the cache", || home.env().ok());
         answers.with_context(|| format!("it said:\n{}", home.process.output()))?;
@@ -54,8 +64,17 @@ impl Home {
     /// # Errors
     /// If it cannot start.
     pub fn cache(&self, args: &[&str]) -> Result<Output> {
-        let control = self.folder.join("mesh.sock");
-        Ok(Command::new(binary()?).arg("cache").args(args).arg("--control").arg(control).output()?)
+        Ok(self.cache_command(args)?.output()?)
+    }
+
+    /// The same, to be started.
+    ///
+    /// # Errors
+    /// If there is no program.
+    pub fn cache_command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.arg("cache").args(args).arg("--control").arg(self.folder.join("mesh.sock"));
+        Ok(command)
     }
 
     /// What `mesh cache env` prints.

@@ -149,6 +149,38 @@ fn what_was_asked_and_stored_is_counted() {
     assert!(line.starts_with("cache: ") && line.contains("look-ups answered"), "{line}");
 }
 
+/// What Prometheus' own client library reads in a page of metrics: one line for each number, with its type.
+const READ_METRICS: &str = "
+import sys
+from prometheus_client.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    assert family.documentation, family
+    for sample in family.samples:
+        print(family.type, sample.name, int(sample.value))
+";
+
+#[test]
+fn prometheus_reads_what_was_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::start(folder.path()).unwrap();
+    let (url, token) = (home.variable("MESH_CACHE_METRICS").unwrap(), home.variable("MESH_CACHE_TOKEN").unwrap());
+    home.cache(&["get", "none"]).unwrap();
+
+    let page = curl(&["--user", &format!("prometheus:{token}"), &url]);
+    std::fs::write(folder.path().join("page"), page).unwrap();
+    // The system's, whatever others there are: the library is its package.
+    let mut python = Command::new("/usr/bin/python3");
+    let page = std::fs::File::open(folder.path().join("page")).unwrap();
+    let output = python.args(["-c", READ_METRICS]).stdin(page).output().unwrap();
+
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read = String::from_utf8(output.stdout).unwrap();
+    let known = ["counter mesh_cache_misses_total 1", "counter mesh_cache_hits_total 0", "gauge mesh_cache_entries 0"];
+    assert!(known.iter().all(|line| read.lines().any(|read| read == *line)), "{read}");
+    assert_eq!(read.lines().count(), 8, "{read}");
+    assert_eq!(curl(&["--output", "/dev/null", "--write-out", "%{http_code}", &url]), "401");
+}
+
 #[test]
 fn a_mesh_without_a_cache_says_so() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,3 +6,4 @@ mod builds;
 mod clients;
 mod crash;
 mod starved;
+mod transfer;

@@ -90,7 +90,11 @@ impl Fronts {
         }
     }
 
-    async fn over_http1<S>(self, stream: S) -> hyper::Result<()>
+    /// Answers on one connection, until it ends. Who takes nothing of an answer is waited for.
+    ///
+    /// # Errors
+    /// If it ends in the middle.
+    pub async fn over_http1<S>(self, stream: S) -> hyper::Result<()>
     where
         S: hyper::rt::Read + hyper::rt::Write + Unpin,
     {

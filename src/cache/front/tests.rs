@@ -18,12 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEY: &str = "5a69gth13egv6ac9oei8trdnd47sfft9o";
 
 /// A cache with its fronts, for as long as a test needs it.
-struct Stage {
+pub(super) struct Stage {
     folder: tempfile::TempDir,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     tokens: Tokens,
-    cache: Arc<Cache>,
-    client: Client,
+    pub(super) cache: Arc<Cache>,
+    pub(super) client: Client,
     task: JoinHandle<()>,
 }
 
@@ -34,7 +34,7 @@ impl Drop for Stage {
 }
 
 impl Stage {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::with(Limits { connections: 64, patience: PATIENCE }).await
     }
 
@@ -50,24 +50,24 @@ impl Stage {
         Self { folder, addr, tokens, cache, client: Client::builder().no_proxy().build().expect("a client"), task }
     }
 
-    fn token(&self, namespace: &str, writes: bool) -> String {
+    pub(super) fn token(&self, namespace: &str, writes: bool) -> String {
         self.tokens.issue(&Grant::new(namespace, writes).expect("a grant"))
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    fn ask(&self, method: &str, path: &str) -> RequestBuilder {
+    pub(super) fn ask(&self, method: &str, path: &str) -> RequestBuilder {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         self.client.request(method, self.url(path)).bearer_auth(self.token("main", true))
     }
 
-    async fn put(&self, path: &str, bytes: impl Into<reqwest::Body>) -> StatusCode {
+    pub(super) async fn put(&self, path: &str, bytes: impl Into<reqwest::Body>) -> StatusCode {
         self.ask("PUT", path).body(bytes).send().await.expect("an answer").status()
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+    pub(super) async fn get(&self, path: &str) -> (StatusCode, Bytes) {
         let answer = self.ask("GET", path).send().await.expect("an answer");
         (answer.status(), answer.bytes().await.expect("a whole body"))
     }
@@ -89,7 +89,7 @@ impl Stage {
     }
 }
 
-fn paths() -> [String; 6] {
+fn paths() -> [String; 7] {
     let hash = sha256::digest(b"content").hex();
     [
         format!("/ccache/{KEY}"),
@@ -98,6 +98,7 @@ fn paths() -> [String; 6] {
         format!("/bazel/ac/{hash}"),
         format!("/bazel/cas/{hash}"),
         "/webdav/1/9/1/191a".into(),
+        "/mesh/release/v1%20final.tar".into(),
     ]
 }
 

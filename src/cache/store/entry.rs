@@ -10,7 +10,7 @@
 //! | 8 | 4 | length of the body |
 //! | 12 | 4 | 0 |
 //! | 16 | 8 | sequence number: of two entries of one name the higher counts |
-//! | 24 | 8 | size of the blob |
+//! | 24 | 8 | size of the blob; of kind 1 the length of the body |
 //! | 32 | 32 | SHA-256 of the blob, or of the record's name |
 //! | 64 | 8 | XXH3-64 of the body |
 //! | 72 | 8 | XXH3-64 of the head so far, the void flag as 0, under the segment's seed |
@@ -117,7 +117,8 @@ impl Head {
         let body = u32::from_le_bytes(*head[8..].first_chunk()?);
         let sound = head[..4] == MAGIC
             && number(72) == XxHash3_64::oneshot_with_seed(seed, &head[..72])
-            && body as usize <= LONGEST_BODY;
+            && body as usize <= LONGEST_BODY
+            && (kind != Kind::Blob || number(24) == u64::from(body));
         let hash = *head[32..].first_chunk()?;
         sound.then(|| Self { kind, void, body, sequence: number(16), size: number(24), hash, sum: number(64) })
     }
@@ -148,10 +149,19 @@ mod tests {
         assert_eq!(Head::read(SEED, &bytes), Some(Head { void: true, ..head(b"body") }));
     }
 
+    #[test]
+    fn a_blob_of_another_size_than_its_body_is_no_entry() {
+        let other = Head::of(Kind::Blob, [7; 32], 5, 11, b"body");
+
+        assert_eq!(Head::read(SEED, &other.write(SEED, b"body")), None);
+        assert!(Head::read(SEED, &Head { size: 4, ..other }.write(SEED, b"body")).is_some());
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(kind in 0..3, hash: Hash, size: u64, sequence: u64, body: Vec<u8>) {
             let kind = [Kind::Blob, Kind::File, Kind::Record][kind as usize];
+            let size = if kind == Kind::Blob { body.len() as u64 } else { size };
             let head = Head::of(kind, hash, size, sequence, &body);
             let bytes = head.write(SEED, &body);
 

@@ -61,8 +61,7 @@ impl Name {
         let (order, seed) = numbers.split_once('-')?;
         let number = |text: &str| u64::from_str_radix(text, 16).ok();
         let name = Self { order: number(order)?, seed: number(seed)?, queue: Queue::parse(queue)? };
-        // There is always a later one.
-        (name.to_string() == text && name.order < u64::MAX).then_some(name)
+        (name.to_string() == text).then_some(name)
     }
 }
 

@@ -70,7 +70,7 @@ impl State {
             place.found_end = scan.end;
         }
         for (at, head) in found {
-            self.sequence = self.sequence.max(head.sequence + 1);
+            self.sequence = self.sequence.max(head.sequence.saturating_add(1));
             if head.void || !self.is_whole(&head) || !self.is_newest(&head) {
                 self.lose(number, at, &head);
                 continue;
@@ -149,7 +149,7 @@ impl State {
     /// Appends a new entry to where its name begins.
     pub(super) fn enter(&mut self, kind: Kind, digest: &Digest, body: &[u8]) -> io::Result<()> {
         let head = Head::of(kind, digest.hash, digest.size, self.sequence, body);
-        self.sequence += 1;
+        self.sequence = self.sequence.saturating_add(1);
         let queue = self.queues.entrance(key(&digest.hash));
         self.append(queue, &head, body).map(drop)
     }

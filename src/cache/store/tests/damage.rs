@@ -236,3 +236,41 @@ fn what_cannot_be_read_today_is_left_for_tomorrow() {
 
     assert_eq!(all(&open(folder.path(), BUDGET), &large), Some(content(1, 900_000)));
 }
+
+#[test]
+fn the_highest_number_that_an_entry_can_have_is_not_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path(), BUDGET));
+    let segment = segment::Name { order: 0, seed: 7, queue: segment::Queue::Small };
+    let entry = Head::of(Kind::Record, name("x").hash(), 0, u64::MAX, b"no record").write(segment.seed, b"no record");
+    fs::write(folder.path().join(SEGMENTS).join(segment.to_string()), entry).expect("written");
+
+    let store = open(folder.path(), BUDGET);
+    let record = record(store.put(b"content").expect("stored"), b"");
+    store.set_record(&name("x"), &record).expect("set");
+    assert_eq!(store.record(&name("x")), Some(record.clone()));
+    drop(store);
+
+    assert_eq!(open(folder.path(), BUDGET).record(&name("x")), Some(record));
+}
+
+#[test]
+fn a_segment_after_which_nobody_could_count_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open(folder.path(), BUDGET));
+    let numbers = [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 63) - 1, MOST_SKIPPED, MOST_SKIPPED - 1];
+    for order in numbers {
+        let name = segment::Name { order, seed: 7, queue: segment::Queue::Small };
+        fs::write(folder.path().join(SEGMENTS).join(name.to_string()), b"").expect("written");
+    }
+
+    // More than a segment holds, so each process makes others.
+    for seed in 0..3 {
+        let stored: Vec<_> = (0..20).map(|at| content(100 * seed + at, INLINE)).collect();
+        let store = open(folder.path(), BUDGET);
+        let digests: Vec<_> = stored.iter().map(|bytes| store.put(bytes).expect("stored")).collect();
+        drop(store);
+        let store = open(folder.path(), BUDGET);
+        assert!(digests.iter().zip(&stored).all(|(digest, bytes)| all(&store, digest).as_ref() == Some(bytes)));
+    }
+}
