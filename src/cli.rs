@@ -13,6 +13,7 @@ mod journal;
 mod network;
 mod primary;
 mod relay;
+mod resolve;
 mod services;
 mod session;
 mod signals;

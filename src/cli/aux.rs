@@ -255,7 +255,7 @@ impl<'a> Aux<'a> {
                 let _ = reply.send(Response::Status(Box::new(self.as_of_now().await)));
             }
             Request::Env => {
-                let _ = reply.send(super::control::bare_environment(&self.session.control));
+                let _ = reply.send(super::control::response(&self.session.environment()));
             }
             Request::Door { namespace, read_only } => {
                 let _ = reply.send(self.session.door(namespace.as_deref(), read_only));

@@ -3,6 +3,7 @@
 
 mod sink;
 mod transfer;
+mod variables;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,6 +16,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+use self::variables::{shell, variables};
 use super::Outcome;
 use super::actions::{put, say, warn};
 use super::control::{done, path};
@@ -23,7 +25,7 @@ use crate::cache::peers::{self, Dialer, Peers};
 use crate::cache::store::{Store, key};
 use crate::cache::token::{Grant, Tokens};
 use crate::cache::{Cache, sha256};
-use crate::config::{CacheArgs, ControlArgs};
+use crate::config::{CacheArgs, ControlArgs, Env};
 use crate::control::{self, Request, Response};
 use crate::exit::{Exit, Failure};
 use crate::link::ports::Ports;
@@ -104,14 +106,26 @@ impl Service {
         }
     }
 
+    /// What COMMAND is given to reach it. A tool for which the user has another cache keeps that.
+    pub(super) fn variables(&self, env: Env<'_>) -> Vec<(&'static str, String)> {
+        let Some(grant) = Grant::new(NAMESPACE, true) else { return vec![] };
+        self.get_ready();
+        variables::unclaimed(variables(self.addr, &self.tokens.issue(&grant)), env)
+    }
+
+    /// Tools will ask: peers are called.
+    fn get_ready(&self) {
+        if let (Some(peers), Some(runtime)) = (&self.peers, &self.runtime) {
+            let _inside = runtime.enter();
+            peers.warm_up();
+        }
+    }
+
     /// How tools of this machine reach it.
     pub(super) fn door(&self, namespace: Option<&str>, read_only: bool) -> Response {
         match Grant::new(namespace.unwrap_or(NAMESPACE), !read_only) {
             Some(grant) => {
-                if let (Some(peers), Some(runtime)) = (&self.peers, &self.runtime) {
-                    let _inside = runtime.enter();
-                    peers.warm_up();
-                }
+                self.get_ready();
                 Response::Door { addr: self.addr, token: self.tokens.issue(&grant) }
             }
             None => {
@@ -258,7 +272,7 @@ pub(super) async fn run(verb: CacheVerb) -> Outcome {
         What::Env { namespace, read_only, control } => {
             let response = control::ask(&path(&control), &Request::Door { namespace, read_only }).await?;
             let Response::Door { addr, token } = response else { return done(response) };
-            put(environment(addr, &token).as_bytes()).map(|()| Exit::Ok.code())
+            put(shell(&variables(addr, &token)).as_bytes()).map(|()| Exit::Ok.code())
         }
         What::Put { what, file } => transfer::put(what, file.as_deref()).await,
         What::Get { what, output } => transfer::get(what, output.as_deref()).await,
@@ -272,40 +286,10 @@ pub(super) async fn run(verb: CacheVerb) -> Outcome {
     }
 }
 
-/// For `eval`. The token is in the URL where a tool knows no other place that all its versions read.
-fn environment(addr: SocketAddr, token: &str) -> String {
-    let with_token = format!("http://mesh:{token}@{addr}");
-    let variables = [
-        ("MESH_CACHE_URL", format!("http://{addr}")),
-        ("MESH_CACHE_TOKEN", token.to_owned()),
-        ("MESH_CACHE_METRICS", format!("http://{addr}/metrics")),
-        ("CCACHE_REMOTE_STORAGE", format!("{with_token}/ccache")),
-        ("SCCACHE_WEBDAV_ENDPOINT", format!("http://{addr}/webdav")),
-        ("SCCACHE_WEBDAV_KEY_PREFIX", "/sccache".to_owned()),
-        ("SCCACHE_WEBDAV_TOKEN", token.to_owned()),
-        ("MESH_BAZEL_CACHE", format!("{with_token}/bazel")),
-        ("MESH_REMOTE_CACHE", format!("grpc://{addr}")),
-    ];
-    variables.iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::proto::key::Context;
-
-    #[test]
-    fn what_is_printed_is_for_a_shell() {
-        let addr = "127.0.0.1:4000".parse().expect("an address");
-
-        let text = environment(addr, "rw.main.abc");
-
-        assert!(
-            text.contains("export CCACHE_REMOTE_STORAGE='http://mesh:rw.main.abc@127.0.0.1:4000/ccache'\n"),
-            "{text}"
-        );
-        assert!(text.lines().all(|line| line.starts_with("export ") && line.ends_with('\'')), "{text}");
-    }
 
     #[test]
     fn a_folder_that_cannot_be_used_is_told_with_its_path() {

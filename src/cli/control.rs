@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +12,7 @@ use crate::config::ControlArgs;
 use crate::control::{self, Request, Response};
 use crate::exit::{Exit, Failure};
 use crate::link::clock;
+use crate::offload::environment::Environment;
 
 /// How often a mesh that does not listen yet is looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -78,14 +79,12 @@ pub(super) async fn leave(args: ControlArgs) -> Outcome {
     done(control::ask(&path(&args), &Request::Leave).await?)
 }
 
-/// What later steps get where no build engine runs: the way to the mesh.
-pub(super) fn bare_environment(control: &Path) -> Response {
-    let path = control.display().to_string();
-    let quoted = path.replace('\'', r"'\''");
+/// What COMMAND and later steps get.
+pub(super) fn response(environment: &Environment) -> Response {
     Response::Env {
-        shell: format!("export MESH_CONTROL='{quoted}'\n").into_bytes(),
-        github_env: format!("MESH_CONTROL={path}\n").into_bytes(),
-        github_path: vec![],
+        shell: environment.shell(),
+        github_env: environment.github_env(),
+        github_path: environment.github_path(),
     }
 }
 

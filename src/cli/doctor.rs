@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::actions::put;
 use super::network;
-use super::session::{self, resolve};
+use super::resolve::resolve;
+use super::session;
 use super::{Outcome, device, env};
 use crate::config::CommonArgs;
 use crate::exit::{Exit, Failure};

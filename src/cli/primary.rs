@@ -4,7 +4,6 @@
 //! is told. What the user got wrong (key, prefix, flags) ends the process before COMMAND starts.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -24,6 +23,7 @@ use crate::config::{Offload, PrimaryArgs};
 use crate::control::{Request, Response};
 use crate::exit::{Exit, Failure};
 use crate::link::clock;
+use crate::offload::environment::Environment;
 use crate::offload::tally;
 use crate::privilege;
 use crate::proto::probe::Farewell;
@@ -248,10 +248,8 @@ impl<'a> Primary<'a> {
     }
 
     async fn run_command(&mut self, mut signals: Signals) -> Outcome {
-        let variables: Vec<(&str, OsString)> = match &self.build {
-            Some(build) => build.environment().variables().map(|(name, value)| (name, value.to_owned())).collect(),
-            None => vec![("MESH_CONTROL", self.session.control.clone().into())],
-        };
+        let environment = self.environment();
+        let variables = environment.variables().map(|(name, value)| (name, value.to_owned()));
         let running = command::start(&self.args.command, variables, self.session.caller.as_ref());
         let ended = match running {
             Err((code, what)) => {
@@ -370,7 +368,7 @@ impl<'a> Primary<'a> {
                 let _ = reply.send(Response::Status(Box::new(self.as_of_now().await)));
             }
             Request::Env => {
-                let _ = reply.send(self.environment());
+                let _ = reply.send(super::control::response(&self.environment()));
             }
             Request::Door { namespace, read_only } => {
                 let _ = reply.send(self.session.door(namespace.as_deref(), read_only));
@@ -387,17 +385,10 @@ impl<'a> Primary<'a> {
         Ok(())
     }
 
-    fn environment(&self) -> Response {
+    fn environment(&self) -> Environment {
         match &self.build {
-            Some(build) => {
-                let environment = build.environment();
-                Response::Env {
-                    shell: environment.shell(),
-                    github_env: environment.github_env(),
-                    github_path: environment.github_path(),
-                }
-            }
-            None => super::control::bare_environment(&self.session.control),
+            Some(build) => build.environment().with(self.session.cache_variables()),
+            None => self.session.environment(),
         }
     }
 

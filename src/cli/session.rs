@@ -1,7 +1,7 @@
 //! One machine's side of a mesh: brings the parts up, keeps announcements flowing both ways, and hands what happens to the verb that
 //! started it. What the verb makes of it is not here but in `primary` and `aux`.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::actions::{mask, say, warn};
 use super::diagnosis::why;
 use super::network::{A_RELAY, tell_fresh_socket};
+use super::resolve::resolve;
 use super::{cache, device, env, services};
-use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs, literal};
+use crate::config::{CommonArgs, RendezvousChoice, ServiceArgs};
 use crate::control::{self, Asked, Response, Server};
 use crate::exit::{Exit, Failure};
 use crate::github::config::Config as GithubConfig;
@@ -22,6 +23,7 @@ use crate::link::forward::Forwards;
 use crate::link::sockets::Sockets;
 use crate::link::{Handle, Link, Snapshot, clock, hops};
 use crate::offload::distccd;
+use crate::offload::environment::Environment;
 use crate::privilege::{self, Caller};
 use crate::proto::announcement::{Announcement, Standing};
 use crate::proto::hops::{opening_ttl, too_low};
@@ -36,12 +38,6 @@ use crate::rendezvous::board::{Board, Collected, Tally, jittered, patience};
 use crate::rendezvous::directory::Directory;
 use crate::rendezvous::github::Github;
 use crate::rendezvous::{Error, Rendezvous};
-
-/// Names that are not found by then have no server that could answer in time.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// More STUN servers than this tell nothing new.
-const MAX_STUN: usize = 8;
 
 /// How long a goodbye may take: its ladder of repetitions, and a round trip.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(1400);
@@ -273,6 +269,16 @@ impl Session {
         self.awaiting.send_if_modified(|now| !std::mem::replace(&mut now.doubt, doubt) && doubt);
     }
 
+    /// What COMMAND is given where no engine runs.
+    pub(super) fn environment(&self) -> Environment {
+        Environment::bare(&self.control).with(self.cache_variables())
+    }
+
+    /// What tools need to reach the cache, if there is one.
+    pub(super) fn cache_variables(&self) -> Vec<(&'static str, String)> {
+        self.cache.as_ref().map(|cache| cache.variables(env())).unwrap_or_default()
+    }
+
     /// How tools of this machine reach the cache.
     pub(super) fn door(&self, namespace: Option<&str>, read_only: bool) -> Response {
         self.cache.as_ref().map_or_else(cache::no_door, |cache| cache.door(namespace, read_only))
@@ -354,41 +360,6 @@ fn no_address(common: &CommonArgs, role: Role) -> Failure {
         what,
         "choose a larger prefix with --overlay (MESH_OVERLAY), the same on every runner",
     )
-}
-
-/// Every IPv4 address of every server, as long as names can be resolved in time.
-pub(super) async fn resolve(servers: &[String]) -> Vec<SocketAddr> {
-    let mut lookups = JoinSet::new();
-    for (order, server) in servers.iter().cloned().enumerate() {
-        lookups.spawn(async move { (order, lookup(server).await) });
-    }
-    let mut found: Vec<(usize, Vec<SocketAddr>)> = lookups.join_all().await;
-    found.sort();
-    let mut addresses: Vec<SocketAddr> = vec![];
-    for address in found.into_iter().flat_map(|(_, addresses)| addresses) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    addresses.truncate(MAX_STUN);
-    addresses
-}
-
-async fn lookup(server: String) -> Vec<SocketAddr> {
-    if let Some(address) = literal(&server) {
-        return vec![SocketAddrV4::into(address)];
-    }
-    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&server)).await {
-        Ok(Ok(found)) => found.filter(SocketAddr::is_ipv4).take(2).collect(),
-        Ok(Err(error)) => {
-            tracing::warn!(%server, %error, "this server has no address");
-            vec![]
-        }
-        Err(_) => {
-            tracing::warn!(%server, "this server's name was not resolved in time");
-            vec![]
-        }
-    }
 }
 
 async fn find_hops(target: Option<SocketAddr>, handle: Handle) {

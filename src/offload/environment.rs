@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::hosts::Hosts;
 use super::search;
@@ -37,7 +37,8 @@ pub struct Layout {
 /// Variables in a fixed order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
-    links: PathBuf,
+    /// Where no engine runs there are none.
+    links: Option<PathBuf>,
     variables: Vec<(&'static str, OsString)>,
 }
 
@@ -55,7 +56,19 @@ impl Environment {
             (CONTROL, layout.control.clone().into()),
             (HOSTS_FILE, layout.hosts_file.clone().into()),
         ];
-        Self { links: layout.links.clone(), variables }
+        Self { links: Some(layout.links.clone()), variables }
+    }
+
+    /// Where no engine runs: the way to the mesh.
+    pub fn bare(control: &Path) -> Self {
+        Self { links: None, variables: vec![(CONTROL, control.into())] }
+    }
+
+    /// With these variables too.
+    #[must_use]
+    pub fn with(mut self, more: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.variables.extend(more.into_iter().map(|(name, value)| (name, value.into())));
+        self
     }
 
     /// The variables, as `Command::envs` takes them.
@@ -75,9 +88,9 @@ impl Environment {
         self.variables().filter(|(name, _)| *name != "PATH").flat_map(|(name, value)| github(name, value)).collect()
     }
 
-    /// The line to append to `$GITHUB_PATH`; the runner puts it before the PATH of every later step.
+    /// The line to append to `$GITHUB_PATH`, if any; the runner puts it before the PATH of every later step.
     pub fn github_path(&self) -> Vec<u8> {
-        [self.links.as_os_str().as_bytes(), b"\n"].concat()
+        self.links.iter().flat_map(|links| [links.as_os_str().as_bytes(), b"\n"].concat()).collect()
     }
 }
 
@@ -143,6 +156,17 @@ mod tests {
             "DISTCC_HOSTS=localhost/2\nDISTCC_DIR=/run/mesh/distcc\nMESH_SLOTS_TOTAL=2\nMESH_CONTROL=/run/mesh/control\n\
              MESH_HOSTS_FILE=/run/mesh/hosts\n"
         );
+    }
+
+    #[test]
+    fn without_an_engine_there_is_the_way_to_the_mesh_and_what_else_is_asked_for() {
+        let environment = Environment::bare(Path::new("/run/it's")).with([("MESH_CACHE_URL", "http://x".into())]);
+
+        assert_eq!(
+            String::from_utf8(environment.shell()).expect("all ours"),
+            "export MESH_CONTROL='/run/it'\\''s'\nexport MESH_CACHE_URL='http://x'\n"
+        );
+        assert_eq!(environment.github_path(), b"");
     }
 
     #[test]

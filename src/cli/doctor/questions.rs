@@ -7,8 +7,9 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
+use super::super::env;
 use super::super::primary::until;
-use super::super::{env, session};
+use super::super::resolve::resolve;
 use crate::config::CommonArgs;
 use crate::link::clock;
 use crate::link::socket::Socket;
@@ -66,7 +67,7 @@ pub(super) async fn relays(common: &CommonArgs) -> BTreeMap<String, bool> {
     for name in common.relay.clone() {
         let keys = common.keys(env()).ok();
         asked.spawn(async move {
-            let found = session::resolve(std::slice::from_ref(&name)).await;
+            let found = resolve(std::slice::from_ref(&name)).await;
             let (Some(server), Some(keys)) = (found.first().copied(), keys) else { return (name, false) };
             let Some(key) = keys.iter().next() else { return (name, false) };
             let mut rng = ChaCha20Rng::from_os_rng();
