@@ -106,6 +106,10 @@ async fn talk(stream: DuplexStream, said: &[u8]) -> Vec<u8> {
 }
 
 pub fn run(data: &[u8]) {
+    // libFuzzer sees what is looked for, and learns it.
+    if contains(data, HIDDEN) {
+        return;
+    }
     STAGE.with_borrow_mut(|stage| {
         let stage = match stage {
             Some(stage) if stage.inputs < INPUTS => stage,
@@ -126,7 +130,7 @@ fn anything(stage: &Stage, said: &[u8]) {
     let said = replace(said, b"TOKEN", stage.token.as_bytes());
     let told = stage.converse(&said);
     assert!(told.is_empty() || told.starts_with(b"HTTP/1."), "{}", told.escape_ascii());
-    assert!(contains(&said, HIDDEN) || !contains(&told, HIDDEN), "of another namespace: {}", told.escape_ascii());
+    assert!(!contains(&told, HIDDEN), "of another namespace: {}", told.escape_ascii());
 }
 
 /// Requests one after the other: what is got was put, and what was put is got.
@@ -155,7 +159,7 @@ fn asked_for(stage: &Stage, input: &mut Input<'_>) {
             ("GET", 201..300) => panic!("{path}: {status}"),
             _ => {}
         }
-        assert!(contains(body, HIDDEN) || !contains(&answer, HIDDEN), "{path}: of another namespace");
+        assert!(!contains(&answer, HIDDEN), "{path}: of another namespace");
     }
 }
 

@@ -11,35 +11,46 @@ use bytes::Bytes;
 use mesh::cache::sha256;
 use mesh::cache::store::{Blob, Holders, LEAST_BUDGET, Name, Record, Store};
 use mesh::proto::digest::Digest;
+use tempfile::TempDir;
 use twox_hash::XxHash3_64;
 
 use super::input::{Input, alter, fingerprint, piece};
 use super::stage;
 
+/// Where segments lie below the store's folder.
+const SEGMENTS: &str = "segments";
+
 /// Largest of what is an entry; one byte more is a file.
 const INLINE: usize = 128 << 10;
 
+thread_local! {
+    /// Made once: a store's hundreds of folders take longer than what is tried in them.
+    static FOLDER: TempDir = stage::folder();
+}
+
 pub fn run(data: &[u8]) {
-    let mut input = Input::new(data);
-    match input.byte() % 3 {
-        0 => of_any_bytes(input.rest()),
-        1 => damaged(&mut input),
-        _ => forged(&mut input),
-    }
+    FOLDER.with(|folder| {
+        // A blob's file that no segment knows is removed by the store itself.
+        let _ = fs::remove_dir_all(folder.path().join(SEGMENTS));
+        let mut input = Input::new(data);
+        match input.byte() % 3 {
+            0 => of_any_bytes(input.rest(), folder.path()),
+            1 => damaged(&mut input, folder.path()),
+            _ => forged(&mut input, folder.path()),
+        }
+    });
 }
 
 /// No sum is right by chance: nothing is found.
-fn of_any_bytes(bytes: &[u8]) {
-    let folder = stage::folder();
+fn of_any_bytes(bytes: &[u8], folder: &Path) {
     let name = format!("{:016x}-{:016x}.small", 0, fingerprint(bytes));
-    write(&folder.path().join("segments").join(name), bytes);
+    write(&folder.join(SEGMENTS).join(name), bytes);
     // Beside it what has such a name, or almost.
     let text = bytes.escape_ascii().to_string().replace('/', "");
-    write(&folder.path().join("segments").join(format!("x{}", &text[..text.len().min(100)])), bytes);
-    let store = open(folder.path());
+    write(&folder.join(SEGMENTS).join(format!("x{}", &text[..text.len().min(100)])), bytes);
+    let store = open(folder);
     assert_eq!(store.usage().entries, 0);
-    drop(store);
-    lives_on(folder.path());
+    lives_on(store, folder);
 }
 
 /// Blobs and records that a store has written, and its files as they then lay there.
@@ -74,9 +85,8 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
 });
 
 /// Its files are altered, cut, or followed by something: what is given out is what was written.
-fn damaged(input: &mut Input<'_>) {
-    let (written, folder) = (&*WRITTEN, stage::folder());
-    for (path, bytes) in &written.files {
+fn damaged(input: &mut Input<'_>, folder: &Path) {
+    for (path, bytes) in &WRITTEN.files {
         let mut bytes = bytes.clone();
         let how = input.byte();
         if how & 1 != 0 {
@@ -86,12 +96,15 @@ fn damaged(input: &mut Input<'_>) {
             bytes.extend_from_slice(input.piece());
         }
         if how & 4 == 0 {
-            write(&folder.path().join(path), &bytes);
+            write(&folder.join(path), &bytes);
+        } else {
+            // An input before this one may have left it.
+            let _ = fs::remove_file(folder.join(path));
         }
     }
-    sound(&open(folder.path()));
-    lives_on(folder.path());
-    sound(&open(folder.path()));
+    let store = open(folder);
+    sound(&store);
+    sound(&lives_on(store, folder));
 }
 
 fn sound(store: &Store) {
@@ -106,8 +119,8 @@ fn sound(store: &Store) {
 }
 
 /// Entries with good sums, whatever they say.
-fn forged(input: &mut Input<'_>) {
-    let (folder, orders) = (stage::folder(), [0, 1, (1 << 63) - 1, u64::MAX]);
+fn forged(input: &mut Input<'_>, folder: &Path) {
+    let orders = [0, 1, (1 << 63) - 1, u64::MAX];
     let mut digests = vec![sha256::digest(b"new"), sha256::digest(&[7; INLINE + 1])];
     let mut paths = vec![];
     while !input.is_empty() && paths.len() < 4 {
@@ -119,11 +132,11 @@ fn forged(input: &mut Input<'_>) {
             segment.extend_from_slice(&entry);
             digests.push(digest);
         }
-        let path = folder.path().join("segments").join(format!("{order:016x}-{SEED:016x}.{queue}"));
+        let path = folder.join(SEGMENTS).join(format!("{order:016x}-{SEED:016x}.{queue}"));
         write(&path, &segment);
         paths.push(path);
     }
-    let store = open(folder.path());
+    let store = open(folder);
     for digest in &digests {
         let known = store.has(digest);
         if let Some(bytes) = store.blob(digest).and_then(|blob| whole(&blob)) {
@@ -131,8 +144,7 @@ fn forged(input: &mut Input<'_>) {
         }
     }
     let _ = (store.usage(), store.record(&name("a")));
-    drop(store);
-    lives_on(folder.path());
+    lives_on(store, folder);
 }
 
 const SEED: u64 = 0x5eed;
@@ -169,10 +181,9 @@ fn entry(input: &mut Input<'_>) -> (Vec<u8>, Digest) {
     (head, Digest { hash, size })
 }
 
-/// What is stored from now on is there, now and for the next process.
-fn lives_on(folder: &Path) {
+/// What is stored from now on is there, now and for the next process, which it gives.
+fn lives_on(store: Arc<Store>, folder: &Path) -> Arc<Store> {
     let large = vec![7; INLINE + 1];
-    let store = open(folder);
     let put = |bytes: &[u8]| store.put(bytes).expect("there is room");
     let digests = [put(b"new"), put(&large)];
     let of_new = record(digests[1], 1 << 40);
@@ -186,7 +197,9 @@ fn lives_on(folder: &Path) {
     };
     there(&store);
     drop(store);
-    there(&open(folder));
+    let store = open(folder);
+    there(&store);
+    store
 }
 
 fn open(folder: &Path) -> Arc<Store> {
