@@ -2,19 +2,21 @@
 
 mod compression;
 pub mod front;
+mod missed;
 pub mod peers;
 pub mod reapi;
 pub mod sha256;
 pub mod store;
 pub mod token;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use self::missed::Missed;
 use self::peers::Peers;
-use self::store::{Blob, Error, Holders, Incoming, Name, Record, Store, Usage};
+use self::store::{Blob, Error, Holders, Incoming, Name, Record, Store, Usage, key};
 use crate::link::clock;
 use crate::proto::digest::Digest;
 
@@ -31,6 +33,8 @@ pub struct Stats {
     pub puts: u64,
     /// Bytes of blobs that were given out.
     pub bytes: u64,
+    /// What it took to make what was given out, in milliseconds, as far as that was seen.
+    pub saved_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +44,7 @@ struct Counts {
     misses: AtomicU64,
     puts: AtomicU64,
     bytes: AtomicU64,
+    saved_ms: AtomicU64,
 }
 
 /// The cache as one runner sees it.
@@ -47,13 +52,14 @@ struct Counts {
 pub struct Cache {
     store: Arc<Store>,
     peers: Option<Peers>,
+    missed: Mutex<Missed>,
     counts: Counts,
 }
 
 impl Cache {
     /// Over this store and, where there are any, those of peers.
     pub fn new(store: Arc<Store>, peers: Option<Peers>) -> Self {
-        Self { store, peers, counts: Counts::default() }
+        Self { store, peers, missed: Mutex::default(), counts: Counts::default() }
     }
 
     /// What the name is of, here or on a peer. A record whose blob is gone is no record.
@@ -67,12 +73,18 @@ impl Cache {
         }
         let count = if let Some((record, _)) = &found {
             self.counts.bytes.fetch_add(record.digest.size, Ordering::Relaxed);
+            self.counts.saved_ms.fetch_add(record.cost_ms.into(), Ordering::Relaxed);
             &self.counts.hits
         } else {
+            self.missed().note(key(&name.hash()), clock::now());
             &self.counts.misses
         };
         count.fetch_add(1, Ordering::Relaxed);
         found
+    }
+
+    fn missed(&self) -> MutexGuard<'_, Missed> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find_here(&self, name: &Name) -> Option<(Record, Blob)> {
@@ -105,14 +117,17 @@ impl Cache {
         self.store.incoming()
     }
 
-    /// From now on the name is of this blob. Whether it was of none that is here.
+    /// From now on the name is of this blob. Whether it was of none that is here. Where it `is_work`, the time since the name was looked up in vain is what it took
+    /// to make it.
     ///
     /// # Errors
     /// As [`Store::set_record`].
-    pub fn set(&self, name: &Name, digest: Digest, metadata: Bytes) -> Result<bool, Error> {
+    pub fn set(&self, name: &Name, digest: Digest, metadata: Bytes, is_work: bool) -> Result<bool, Error> {
         let known = self.store.record(name);
         let version = clock::unix_micros().max(known.as_ref().map_or(0, |known| known.version + 1));
-        self.store.set_later(name, &Record { digest, version, holders: Holders::default(), metadata })?;
+        let took = self.missed().took(key(&name.hash()), clock::now());
+        let cost_ms = if is_work { took.as_millis() as u32 } else { 0 };
+        self.store.set_later(name, &Record { digest, version, cost_ms, holders: Holders::default(), metadata })?;
         self.counts.puts.fetch_add(1, Ordering::Relaxed);
         if let Some(peers) = &self.peers {
             peers.publish(name);
@@ -143,8 +158,15 @@ impl Cache {
     /// What was asked and answered.
     pub fn stats(&self) -> Stats {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { hits, peer_hits, misses, puts, bytes } = &self.counts;
-        Stats { hits: of(hits), peer_hits: of(peer_hits), misses: of(misses), puts: of(puts), bytes: of(bytes) }
+        let Counts { hits, peer_hits, misses, puts, bytes, saved_ms } = &self.counts;
+        Stats {
+            hits: of(hits),
+            peer_hits: of(peer_hits),
+            misses: of(misses),
+            puts: of(puts),
+            bytes: of(bytes),
+            saved_ms: of(saved_ms),
+        }
     }
 
     /// What was asked of peers, and said; nothing where there are none.

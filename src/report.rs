@@ -153,6 +153,8 @@ pub struct Cache {
     pub puts: u64,
     /// Bytes that were given out.
     pub bytes: u64,
+    /// What it had taken to make them, in milliseconds, as far as that was seen: time that this build did not need again.
+    pub saved_ms: u64,
     /// Blobs and records that are stored.
     pub entries: u64,
     /// Bytes that they take of the disk.
@@ -171,25 +173,38 @@ impl Cache {
 
     /// The same in words.
     pub fn line(&self) -> String {
-        let Self { hits, misses, puts, entries, damaged, peers, peer_hits, late, wrong, .. } = self;
+        let Self { hits, misses, puts, entries, .. } = self;
         let asked = hits + misses;
         let share = (100 * hits).checked_div(asked).map_or(String::new(), |share| format!(" ({share} %)"));
-        let damaged =
-            if *damaged == 0 { String::new() } else { format!(", {damaged} damaged on the disk and forgotten") };
-        let few = |count: u64, what: &str| if count == 0 { String::new() } else { format!(", {count} {what}") };
-        let shared = format!(
-            "; {peer_hits} of them from {peers} peers ({}){}{}",
-            bytes(self.fetched_bytes),
-            few(*late, "not answered in time"),
-            few(*wrong, "with wrong bytes, not used")
-        );
-        let shared = if *peers == 0 && *peer_hits == 0 { String::new() } else { shared };
+        let (given, stored) = (bytes(self.bytes), bytes(self.stored_bytes));
+        let saved = self.saved_ms / 1000;
+        let saved = if saved == 0 { String::new() } else { format!(", which had taken {saved} s to make") };
         format!(
-            "cache: {hits} of {asked} look-ups answered{share} with {}{shared}; {puts} stored; it holds {entries} entries in {}{damaged}",
-            bytes(self.bytes),
-            bytes(self.stored_bytes)
+            "cache: {hits} of {asked} look-ups answered{share} with {given}{saved}{}; {puts} stored; it holds {entries} entries in {stored}{}",
+            self.shared(),
+            some(self.damaged, "damaged on the disk and forgotten")
         )
     }
+
+    /// What peers did for it.
+    fn shared(&self) -> String {
+        if self.peers == 0 && self.peer_hits == 0 {
+            return String::new();
+        }
+        format!(
+            "; {} of them by {} peers with {}{}{}",
+            self.peer_hits,
+            self.peers,
+            bytes(self.fetched_bytes),
+            some(self.late, "not answered in time"),
+            some(self.wrong, "with wrong bytes, not used")
+        )
+    }
+}
+
+/// A remark on what should not happen.
+fn some(count: u64, what: &str) -> String {
+    if count == 0 { String::new() } else { format!(", {count} {what}") }
 }
 
 /// What COMMAND did.
@@ -323,7 +338,7 @@ mod tests {
         assert_eq!(keys("/command"), "exit wall_ms");
         assert_eq!(
             keys("/cache"),
-            "bytes damaged entries fetched_bytes hits late misses peer_hits peers puts stored_bytes wrong"
+            "bytes damaged entries fetched_bytes hits late misses peer_hits peers puts saved_ms stored_bytes wrong"
         );
         let offload = "cached duplicated engine failed_over local local_reasons primary_cpu_ms remote";
         assert_eq!(keys("/offload"), offload);

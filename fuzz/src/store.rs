@@ -223,7 +223,7 @@ fn name(text: &str) -> Name {
 }
 
 fn record(digest: Digest, version: u64) -> Record {
-    Record { digest, version, holders: Holders::default(), metadata: Bytes::from_static(b"metadata") }
+    Record { digest, version, cost_ms: 0, holders: Holders::default(), metadata: Bytes::from_static(b"metadata") }
 }
 
 fn write(path: &Path, bytes: &[u8]) {

@@ -50,6 +50,8 @@ enum Target {
 struct Front {
     name: &'static str,
     target: fn(&str) -> Option<Target>,
+    /// Whether what begins so took work to make, and not only says where that is.
+    is_work: fn(&[u8]) -> bool,
 }
 
 const FRONTS: [Front; 4] = [ccache::FRONT, bazel::FRONT, webdav::FRONT, named::FRONT];
@@ -106,7 +108,7 @@ impl Fronts {
         match *request.method() {
             Method::GET => self.get(&name).await,
             Method::HEAD => self.head(&name).await,
-            Method::PUT => self.put(&name, hash, request).await,
+            Method::PUT => self.put(front, &name, hash, request).await,
             Method::DELETE if self.cache.remove(&name).await => status(StatusCode::NO_CONTENT),
             Method::DELETE => status(StatusCode::NOT_FOUND),
             _ if request.method().as_str() == "PROPFIND" => {
@@ -129,22 +131,24 @@ impl Fronts {
         }
     }
 
-    async fn put(&self, name: &Name, hash: Option<Hash>, request: Request<Incoming>) -> Answer {
+    async fn put(&self, front: &Front, name: &Name, hash: Option<Hash>, request: Request<Incoming>) -> Answer {
         let largest = self.cache.largest();
         if request.body().size_hint().lower() > largest {
             return refuse(&Error::TooLarge { most: largest });
         }
         let mut incoming = self.cache.incoming();
-        let mut body = request.into_body();
+        let (mut body, mut is_work) = (request.into_body(), true);
         loop {
             match tokio::time::timeout(self.limits.patience, body.frame()).await {
                 Err(_) => return say(StatusCode::REQUEST_TIMEOUT, "nothing came for too long"),
                 Ok(Some(Err(_))) => return say(StatusCode::BAD_REQUEST, "the body broke off"),
                 Ok(None) => break,
                 Ok(Some(Ok(frame))) => {
-                    if let Ok(bytes) = frame.into_data()
-                        && let Err(error) = incoming.write(&bytes)
-                    {
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    if incoming.is_empty() {
+                        is_work = (front.is_work)(&bytes);
+                    }
+                    if let Err(error) = incoming.write(&bytes) {
                         return refuse(&error);
                     }
                 }
@@ -153,7 +157,7 @@ impl Fronts {
         if hash.is_none() && incoming.is_empty() {
             return say(StatusCode::BAD_REQUEST, "an empty body is nobody's result");
         }
-        let stored = incoming.finish_as(hash).and_then(|digest| self.cache.set(name, digest, Bytes::new()));
+        let stored = incoming.finish_as(hash).and_then(|digest| self.cache.set(name, digest, Bytes::new(), is_work));
         match stored {
             Ok(true) => status(StatusCode::CREATED),
             Ok(false) => status(StatusCode::NO_CONTENT),

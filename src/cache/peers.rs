@@ -308,6 +308,7 @@ impl Inner {
         let record = Record {
             digest: content.digest,
             version: parcel.version,
+            cost_ms: parcel.cost_ms,
             holders: Holders::default(),
             metadata: content.metadata,
         };

@@ -149,6 +149,7 @@ impl Service {
             misses: stats.misses,
             puts: stats.puts,
             bytes: stats.bytes,
+            saved_ms: stats.saved_ms,
             entries: usage.entries as u64,
             stored_bytes: usage.bytes,
             damaged: usage.damaged,

@@ -4,7 +4,7 @@
 use super::{Front, Target};
 use crate::proto::digest;
 
-pub(super) const FRONT: Front = Front { name: "bazel", target };
+pub(super) const FRONT: Front = Front { name: "bazel", target, is_work: |_| true };
 
 fn target(path: &str) -> Option<Target> {
     let mut parts = path.rsplitn(3, '/');

@@ -3,7 +3,7 @@
 
 use super::{Front, Target};
 
-pub(super) const FRONT: Front = Front { name: "ccache", target };
+pub(super) const FRONT: Front = Front { name: "ccache", target, is_work };
 
 /// Letters of a key.
 const KEY: std::ops::RangeInclusive<usize> = 16..=128;
@@ -25,6 +25,13 @@ fn target(path: &str) -> Option<Target> {
     let good =
         KEY.contains(&letters.len()) && letters.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
     good.then_some(Target::Entry(key))
+}
+
+/// What a manifest begins with: it says which result a compile has, and is looked up just before that ("cache entry header": magic, version of the format, type).
+const MANIFEST: ([u8; 2], u8) = ([0xcc, 0xac], 1);
+
+fn is_work(bytes: &[u8]) -> bool {
+    !(bytes.starts_with(&MANIFEST.0) && bytes.get(3) == Some(&MANIFEST.1))
 }
 
 #[cfg(test)]
@@ -51,6 +58,11 @@ mod tests {
 
         assert_eq!(target(&format!("ac/{digits}")), entry(&format!("ac/{digits}")));
         assert_eq!(target(&format!("ac/{rest}")), entry(&format!("ac{rest}")));
+    }
+
+    #[test]
+    fn a_manifest_is_no_work_and_a_result_is() {
+        assert!(!is_work(&[0xcc, 0xac, 1, 1, 0]) && is_work(&[0xcc, 0xac, 1, 0, 0]) && is_work(b"anything"));
     }
 
     #[test]

@@ -28,13 +28,19 @@ pub(super) fn answer(method: &Method, cache: &Cache) -> Answer {
     answer
 }
 
-fn metrics(stats: Stats, usage: Usage, peers: peers::Stats) -> [Metric; 14] {
+fn metrics(stats: Stats, usage: Usage, peers: peers::Stats) -> [Metric; 15] {
     [
         ("mesh_cache_hits_total", "counter", "Look-ups that were answered.", stats.hits),
         ("mesh_cache_peer_hits_total", "counter", "Look-ups that another runner answered.", stats.peer_hits),
         ("mesh_cache_misses_total", "counter", "Look-ups that were not answered.", stats.misses),
         ("mesh_cache_puts_total", "counter", "Names that were set.", stats.puts),
         ("mesh_cache_served_bytes_total", "counter", "Bytes of blobs that were given out.", stats.bytes),
+        (
+            "mesh_cache_saved_milliseconds_total",
+            "counter",
+            "What it had taken to make what was given out, as far as that was seen.",
+            stats.saved_ms,
+        ),
         ("mesh_cache_damaged_total", "counter", "Entries that were found damaged, and forgotten.", usage.damaged),
         ("mesh_cache_peer_late_total", "counter", "Look-ups that no runner answered in time.", peers.late),
         (

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::{Front, Target};
 
-pub(super) const FRONT: Front = Front { name: "mesh", target };
+pub(super) const FRONT: Front = Front { name: "mesh", target, is_work: |_| true };
 
 /// Parts that others on the way may take out of a path (RFC 3986, section 5.2.4).
 const TRICKS: [&str; 3] = ["", ".", ".."];

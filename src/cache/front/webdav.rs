@@ -6,7 +6,7 @@ use hyper::{Method, StatusCode};
 use super::{Answer, Front, Target, not_allowed, say, status};
 use crate::proto::digest::Digest;
 
-pub(super) const FRONT: Front = Front { name: "webdav", target };
+pub(super) const FRONT: Front = Front { name: "webdav", target, is_work: |_| true };
 
 /// Some date: what is kept has none, and clients parse it strictly.
 const DATE: &str = "Wed, 01 May 2024 06:39:47 GMT";

@@ -47,7 +47,12 @@ impl Inner {
         if is_here && record.digest.size <= INLINE {
             let blob = self.store.blob(&record.digest)?;
             let bytes = blob.whole()?.clone();
-            return Some(Parcel { version: record.version, holders: vec![], content: Some(content(Some(bytes))) });
+            return Some(Parcel {
+                version: record.version,
+                cost_ms: record.cost_ms,
+                holders: vec![],
+                content: Some(content(Some(bytes))),
+            });
         }
         let mut holders: Vec<Role> = self.holders(&record).into_iter().filter(|role| *role != self.own).collect();
         if is_here {
@@ -57,7 +62,12 @@ impl Inner {
             holders = lock(&self.swarm).lead(clock::now(), &record.digest, caller, &holders);
         }
         let is_there = !holders.is_empty();
-        is_there.then(|| Parcel { version: record.version, holders, content: Some(content(None)) })
+        is_there.then(|| Parcel {
+            version: record.version,
+            cost_ms: record.cost_ms,
+            holders,
+            content: Some(content(None)),
+        })
     }
 
     /// Takes what a peer tells of a name.
@@ -80,8 +90,13 @@ impl Inner {
         }
         let is_new = known.is_none_or(|known| (known.version, known.digest) != (parcel.version, content.digest));
         if is_new || holders != before {
-            let record =
-                Record { digest: content.digest, version: parcel.version, holders, metadata: content.metadata };
+            let record = Record {
+                digest: content.digest,
+                version: parcel.version,
+                cost_ms: parcel.cost_ms,
+                holders,
+                metadata: content.metadata,
+            };
             let set = self.store.set_later(name, &record);
             if set.map_err(|error| refused(&error))? && is_new {
                 self.is_news(key(&name.hash()), parcel.version);

@@ -54,7 +54,7 @@ impl Inner {
         let bytes = blob.and_then(|blob| blob.whole().cloned());
         let is_there = bytes.is_some() || !holders.is_empty();
         let content = Content { digest: record.digest, bytes, metadata: record.metadata.clone() };
-        is_there.then(|| Parcel { version: record.version, holders, content: Some(content) })
+        is_there.then(|| Parcel { version: record.version, cost_ms: record.cost_ms, holders, content: Some(content) })
     }
 
     async fn tell(&self, peer: &Peer, name: &Name, parcel: Parcel) {
@@ -85,7 +85,7 @@ impl Inner {
             if role == self.own {
                 self.is_news(key(&hash), version);
             } else if let Some(peer) = self.peer(role).filter(|peer| peer.is_trusted()) {
-                self.tell(&peer, name, Parcel { version, holders: vec![], content: None }).await;
+                self.tell(&peer, name, Parcel { version, cost_ms: 0, holders: vec![], content: None }).await;
             }
         }
     }

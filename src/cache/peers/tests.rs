@@ -71,7 +71,7 @@ impl Runner {
 
     fn put(&self, name: &Name, bytes: &[u8]) {
         let digest = self.store.put(bytes).expect("there is room");
-        self.cache.set(name, digest, Bytes::new()).expect("there is room");
+        self.cache.set(name, digest, Bytes::new(), true).expect("there is room");
     }
 
     async fn get(&self, name: &Name) -> Option<Vec<u8>> {
@@ -305,7 +305,7 @@ async fn of_many_that_want_what_is_not_there_one_makes_it() {
                         made.fetch_add(1, Ordering::Relaxed);
                         let cache = Cache::new(Arc::clone(&store), Some(peers.clone()));
                         let digest = store.put(b"made").expect("there is room");
-                        cache.set(&name, digest, Bytes::new()).expect("there is room");
+                        cache.set(&name, digest, Bytes::new(), true).expect("there is room");
                         // It is at its homes before the next one's turn.
                         while peers.look(std::slice::from_ref(&name)).await[0].is_none() {}
                         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -6,6 +6,7 @@
 //! | namespace | `instance_name` |
 //! | name | `output_files[0].path`, its hash the hash of `action_digest`, its length the size |
 //! | digest, and the blob itself where it is short | `output_files[0].digest` and `.contents` |
+//! | cost | `execution_metadata.virtual_execution_duration` |
 //! | version | `execution_metadata.worker_completed_timestamp`, in microseconds |
 //! | holders, best first | `execution_metadata.worker`, as `primary,aux3` |
 //! | metadata | `stdout_raw` |
@@ -17,7 +18,7 @@ use std::str::FromStr;
 use bazel_remote_apis::build::bazel::remote::execution::v2::{
     ActionResult, Digest as WireDigest, ExecutedActionMetadata, OutputFile,
 };
-use bazel_remote_apis::google::protobuf::Timestamp;
+use bazel_remote_apis::google::protobuf::{Duration, Timestamp};
 use bytes::Bytes;
 
 use crate::cache::store::Name;
@@ -142,6 +143,8 @@ pub(super) fn action(name: &Name) -> WireDigest {
 pub(super) struct Parcel {
     /// As a record's.
     pub(super) version: u64,
+    /// As a record's.
+    pub(super) cost_ms: u32,
     /// Who has the blob, best first.
     pub(super) holders: Vec<Role>,
     /// What the name is of; nothing, where it is removed.
@@ -166,6 +169,10 @@ impl Parcel {
         let metadata = ExecutedActionMetadata {
             worker: slugs.join(","),
             worker_completed_timestamp: Some(timestamp),
+            virtual_execution_duration: (self.cost_ms > 0).then(|| Duration {
+                seconds: (self.cost_ms / 1000).into(),
+                nanos: (self.cost_ms % 1000 * 1_000_000) as i32,
+            }),
             ..Default::default()
         };
         let (files, stdout_raw) = self.content.map_or_else(Default::default, |content| {
@@ -186,6 +193,7 @@ impl Parcel {
         let timestamp = metadata.worker_completed_timestamp?;
         let micros = u64::try_from(timestamp.nanos).ok()? / 1_000;
         let version = u64::try_from(timestamp.seconds).ok()?.checked_mul(1_000_000)?.checked_add(micros)?;
+        let cost_ms = metadata.virtual_execution_duration.as_ref().map_or(Some(0), milliseconds)?;
         let slugs = metadata.worker.split(',').filter(|slug| !slug.is_empty());
         let holders = slugs.map(Role::from_slug).collect::<Option<_>>()?;
         let content = match result.output_files.into_iter().next() {
@@ -196,8 +204,13 @@ impl Parcel {
                 Some(Content { digest, bytes, metadata: result.stdout_raw.into() })
             }
         };
-        Some(Self { version, holders, content })
+        Some(Self { version, cost_ms, holders, content })
     }
+}
+
+fn milliseconds(duration: &Duration) -> Option<u32> {
+    let seconds = u32::try_from(duration.seconds).ok()?.checked_mul(1000)?;
+    seconds.checked_add(u32::try_from(duration.nanos).ok()? / 1_000_000)
 }
 
 /// The name that a record in `namespace` says it has, if it has that hash.
@@ -234,11 +247,14 @@ mod tests {
             metadata: metadata.into(),
         });
         let holders = proptest::collection::vec(0..300_u16, 0..5);
-        (0..1_u64 << 60, holders, proptest::option::of(content)).prop_map(|(version, holders, content)| Parcel {
-            version,
-            holders: holders.into_iter().filter_map(Role::from_number).collect(),
-            content,
-        })
+        (0..1_u64 << 60, any::<u32>(), holders, proptest::option::of(content)).prop_map(
+            |(version, cost_ms, holders, content)| Parcel {
+                version,
+                cost_ms,
+                holders: holders.into_iter().filter_map(Role::from_number).collect(),
+                content,
+            },
+        )
     }
 
     proptest! {

@@ -46,7 +46,7 @@ impl ActionCache for Desk {
         }
         let mut incoming = self.cache.incoming();
         let stored = incoming.write(&bytes).and_then(|()| incoming.finish(None));
-        let named = stored.and_then(|digest| self.cache.set(&name, digest, Bytes::new()));
+        let named = stored.and_then(|digest| self.cache.set(&name, digest, Bytes::new(), true));
         named.map_err(|error| refuse(&error))?;
         Ok(Response::new(result))
     }

@@ -73,7 +73,7 @@ impl Desk {
 
     /// From now on the blob is found in this namespace.
     pub(super) fn keep(&self, digest: &Digest) -> Result<(), Status> {
-        self.cache.set(&self.name(digest), *digest, Bytes::new()).map(drop).map_err(|error| refuse(&error))
+        self.cache.set(&self.name(digest), *digest, Bytes::new(), false).map(drop).map_err(|error| refuse(&error))
     }
 }
 

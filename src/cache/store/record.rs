@@ -18,6 +18,8 @@ pub struct Record {
     pub digest: Digest,
     /// Of two records of one name the one with the higher counts: microseconds since 1970 where and when it was set, and more than the one before had.
     pub version: u64,
+    /// What it took to make it, in milliseconds, as far as that was seen.
+    pub cost_ms: u32,
     /// Who else has the blob, where this store is asked for that.
     pub holders: Holders,
     /// What the front that wrote it wants to know; the store does not look into it.
@@ -97,8 +99,8 @@ impl Name {
     }
 }
 
-/// A record with its name, as bytes: lengths of both names, the names, hash and size of the blob, version, run and
-/// numbers of its holders, metadata. `None` where that is too much.
+/// A record with its name, as bytes: lengths of both names, the names, hash and size of the blob, version, cost,
+/// run and numbers of its holders, metadata. `None` where that is too much.
 pub(super) fn write(name: &Name, record: &Record) -> Option<Vec<u8>> {
     if record.metadata.len() > LONGEST[2] || record.holders.numbers.len() > MOST_HOLDERS {
         return None;
@@ -113,6 +115,7 @@ pub(super) fn write(name: &Name, record: &Record) -> Option<Vec<u8>> {
         &record.digest.hash,
         &record.digest.size.to_le_bytes(),
         &record.version.to_le_bytes(),
+        &record.cost_ms.to_le_bytes(),
         &holders.run.to_le_bytes(),
         &[holders.numbers.len() as u8],
         &numbers,
@@ -127,16 +130,19 @@ pub(super) fn read(body: &Bytes) -> Option<(Name, Record)> {
     let (namespace, rest) = rest.split_at_checked(lens[0].into())?;
     let (name, rest) = rest.split_at_checked(u16::from_le_bytes([lens[1], lens[2]]).into())?;
     let (hash, rest) = rest.split_first_chunk::<32>()?;
-    let (numbers, rest) = rest.split_first_chunk::<24>()?;
+    let (numbers, rest) = rest.split_first_chunk::<16>()?;
+    let (cost, rest) = rest.split_first_chunk::<4>()?;
+    let (run, rest) = rest.split_first_chunk::<8>()?;
     let (numbers, _) = numbers.as_chunks::<8>();
-    let [size, version, run] = [0, 1, 2].map(|at| u64::from_le_bytes(numbers[at]));
+    let [size, version, run] = [&numbers[0], &numbers[1], run].map(|number| u64::from_le_bytes(*number));
     let (count, rest) = rest.split_first()?;
     let (holders, metadata) = rest.split_at_checked(2 * usize::from(*count))?;
     let (holders, _) = holders.as_chunks::<2>();
     let holders = Holders { run, numbers: holders.iter().map(|number| u16::from_le_bytes(*number)).collect() };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let digest = Digest { hash: *hash, size };
-    let record = Record { digest, version, holders, metadata: body.slice_ref(metadata) };
+    let cost_ms = u32::from_le_bytes(*cost);
+    let record = Record { digest, version, cost_ms, holders, metadata: body.slice_ref(metadata) };
     let fits = record.holders.numbers.len() <= MOST_HOLDERS && record.metadata.len() <= LONGEST[2];
     if !fits {
         return None;
@@ -165,7 +171,10 @@ mod tests {
         assert_eq!(Name::new("a", "a".repeat(4097)), Err(BadName));
         let (name, metadata) = (Name::new("a", "b").expect("a name"), Bytes::from(vec![0; (64 << 10) + 1]));
         assert_eq!(
-            write(&name, &Record { digest: Digest::EMPTY, version: 0, holders: Holders::default(), metadata }),
+            write(
+                &name,
+                &Record { digest: Digest::EMPTY, version: 0, cost_ms: 0, holders: Holders::default(), metadata }
+            ),
             None
         );
     }
@@ -184,16 +193,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(namespace in ".{1,30}", name in ".{1,60}", hash: Hash, numbers: [u64; 3], roles in proptest::collection::vec(any::<u16>(), 0..=MOST_HOLDERS), metadata: Vec<u8>) {
+        fn what_is_written_is_read(namespace in ".{1,30}", name in ".{1,60}", hash: Hash, numbers: [u64; 3], cost_ms: u32, roles in proptest::collection::vec(any::<u16>(), 0..=MOST_HOLDERS), metadata: Vec<u8>) {
             let name = Name::new(namespace, name).expect("a name");
             let [size, version, run] = numbers;
             let holders = Holders { run, numbers: roles };
-            let record = Record { digest: Digest { hash, size }, version, holders, metadata: metadata.into() };
+            let record = Record { digest: Digest { hash, size }, version, cost_ms, holders, metadata: metadata.into() };
 
             let body = Bytes::from(write(&name, &record).expect("short enough"));
 
             prop_assert_eq!(read(&body), Some((name, record)));
-            for len in 0..body.len().min(60) {
+            for len in 0..body.len().min(64) {
                 prop_assert_eq!(read(&body.slice(..len)), None);
             }
         }

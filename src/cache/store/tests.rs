@@ -28,7 +28,7 @@ fn name(text: &str) -> Name {
 }
 
 fn record(digest: Digest, metadata: &[u8]) -> Record {
-    Record { digest, version: 1, holders: Holders::default(), metadata: Bytes::copy_from_slice(metadata) }
+    Record { digest, version: 1, cost_ms: 0, holders: Holders::default(), metadata: Bytes::copy_from_slice(metadata) }
 }
 
 /// All bytes of a blob; `None` where it is not there or turns out damaged.

@@ -114,7 +114,7 @@ impl ActionCache for Liar {
             Vice::WrongRecord => (vec![], content(Some(vec![0; self.content.len()].into()))),
             Vice::WrongBlob | Vice::Endless | Vice::Short => (vec![Role::Primary], content(None)),
         };
-        Ok(Response::new(Parcel { version: 1, holders, content: Some(content) }.write(&name)))
+        Ok(Response::new(Parcel { version: 1, cost_ms: 0, holders, content: Some(content) }.write(&name)))
     }
 
     async fn update_action_result(
@@ -256,7 +256,7 @@ async fn what_is_brought_with_wrong_bytes_is_refused() {
     let peer = Peer::new(Role::Primary, Role::Aux(0), &dialer(overlay, Role::Aux(0)), &header).expect("an address");
     let content =
         Content { digest: sha256::digest(b"right"), bytes: Some(Bytes::from_static(b"wrong")), metadata: Bytes::new() };
-    let parcel = Parcel { version: 1, holders: vec![], content: Some(content) };
+    let parcel = Parcel { version: 1, cost_ms: 0, holders: vec![], content: Some(content) };
 
     let refused = peer.put(&name("a"), parcel).await.expect_err("these are not the bytes");
 
