@@ -29,6 +29,11 @@ fn main() {
                 .comment(" Fetch what else would leave with the caller.")
                 .build(),
         )
+        .method(
+            method("lost", "Lost", ["LostRequest", "LostResponse"])
+                .comment(" Who does not have a blob any more that it is said to have.")
+                .build(),
+        )
         .build();
     Builder::new().build_transport(false).compile(&[service]);
 }

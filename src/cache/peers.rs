@@ -300,7 +300,8 @@ impl Inner {
             }
         } else {
             let sources = parcel.holders.iter().filter_map(|role| self.peer(*role)).filter(|peer| peer.is_trusted());
-            if !fetch::fetch(&self.fetches, &self.store, content.digest, sources.collect()).await {
+            if let Err(lost) = fetch::fetch(&self.fetches, &self.store, content.digest, sources.collect()).await {
+                self.tell_lost(name, &lost).await;
                 return None;
             }
         }

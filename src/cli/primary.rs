@@ -462,8 +462,9 @@ impl<'a> Primary<'a> {
         self.report.write(&report);
         self.session.end(Farewell::Released).await;
         if !report.peers.is_empty() {
-            group("summary", &format!("{}{}", report.table(), report.compiles()));
-            self.summary.write(&format!("### mesh\n\n{}\n", report.markdown()));
+            let cache = report.cache.as_ref().map_or(String::new(), |cache| format!("\n{}", cache.line()));
+            group("summary", &format!("{}{}{cache}", report.table(), report.compiles()));
+            self.summary.write(&format!("### mesh\n\n{}{cache}\n", report.markdown()));
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::cache::compression::Expander;
 use crate::cache::store::{Error, Incoming, Store};
 use crate::link::clock;
 use crate::proto::digest::Digest;
+use crate::proto::role::Role;
 
 /// A source that has sent nothing for so long has failed.
 const STALL: Duration = Duration::from_secs(1);
@@ -46,6 +47,8 @@ pub(super) struct Fetches {
 pub(super) struct Running {
     progress: watch::Sender<Progress>,
     file: OnceLock<Arc<File>>,
+    /// Who was said to have it and does not.
+    lost: Mutex<Vec<Role>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +92,7 @@ impl Fetches {
             Some(running) => (Arc::clone(running), false),
             None => {
                 let (progress, _) = watch::channel(Progress::Coming(0));
-                let running = Arc::new(Running { progress, file: OnceLock::new() });
+                let running = Arc::new(Running { progress, file: OnceLock::new(), lost: Mutex::default() });
                 all.insert(*digest, Arc::clone(&running));
                 self.begun.notify_waiters();
                 (running, true)
@@ -103,19 +106,29 @@ impl Fetches {
     }
 }
 
-/// Gets the blob into `store`. Whether it is there. Goes on when nobody waits for it any more: what has come is worth keeping.
-pub(super) async fn fetch(fetches: &Arc<Fetches>, store: &Arc<Store>, digest: Digest, sources: Vec<Arc<Peer>>) -> bool {
+/// Gets the blob into `store`. Goes on when nobody waits for it any more: what has come is worth keeping.
+///
+/// # Errors
+/// Who of the sources does not have it, where it did not come.
+pub(super) async fn fetch(
+    fetches: &Arc<Fetches>,
+    store: &Arc<Store>,
+    digest: Digest,
+    sources: Vec<Arc<Peer>>,
+) -> Result<(), Vec<Role>> {
     let (running, is_first) = fetches.enter(&digest);
     let mut progress = running.progress.subscribe();
     if is_first {
-        let (fetches, store) = (Arc::clone(fetches), Arc::clone(store));
+        let (fetches, store, running) = (Arc::clone(fetches), Arc::clone(store), Arc::clone(&running));
         tokio::spawn(async move {
             let whole = work(&store, &running, digest, sources).await;
             fetches.leave(&digest, &running, whole);
         });
     }
     let end = progress.wait_for(|progress| !matches!(progress, Progress::Coming(_))).await;
-    end.is_ok_and(|end| *end == Progress::Done)
+    let is_whole = end.is_ok_and(|end| *end == Progress::Done);
+    let lost = || running.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if is_whole { Ok(()) } else { Err(lost()) }
 }
 
 /// Tries all sources together, then, where the bytes were wrong, each of them alone: so it shows whose fault it was.
@@ -150,15 +163,13 @@ async fn work(store: &Arc<Store>, running: &Running, digest: Digest, sources: Ve
 async fn gather(incoming: &mut Incoming, running: &Running, digest: Digest, plan: &[Arc<Peer>]) -> Vec<Arc<Peer>> {
     let (mut left, mut used) = (VecDeque::from(plan.to_vec()), vec![]);
     while incoming.len() < digest.size
-        && let Some(opened) = open(&mut left, &digest, incoming.len()).await
+        && let Some(opened) = open(running, &mut left, &digest, incoming.len()).await
     {
         let (peer, began, before) = (Arc::clone(&opened.peer), clock::now(), incoming.len());
         let compressed = opened.expander.is_some();
         if let Err(why) = take(incoming, running, &digest, opened).await {
             tracing::debug!(peer = %peer.role, %digest, at = incoming.len(), %why, "a source of a blob failed");
-            if why.code() != Code::NotFound {
-                peer.fail();
-            }
+            note(running, &peer, &why);
         }
         let came = incoming.len() - before;
         peer.sent(compressed, came, clock::now().saturating_duration_since(began));
@@ -167,6 +178,15 @@ async fn gather(incoming: &mut Incoming, running: &Running, digest: Digest, plan
         }
     }
     used
+}
+
+/// A source failed: it does not have the blob, or is not well.
+fn note(running: &Running, peer: &Peer, why: &Status) {
+    if why.code() == Code::NotFound {
+        running.lost.lock().unwrap_or_else(PoisonError::into_inner).push(peer.role);
+    } else {
+        peer.fail();
+    }
 }
 
 /// What a source sends.
@@ -178,7 +198,7 @@ struct Opened {
 }
 
 /// The first source that sends something; sources that were tried are `left` no more.
-async fn open(left: &mut VecDeque<Arc<Peer>>, digest: &Digest, at: u64) -> Option<Opened> {
+async fn open(running: &Running, left: &mut VecDeque<Arc<Peer>>, digest: &Digest, at: u64) -> Option<Opened> {
     let mut tried: JoinSet<Result<Opened, (Arc<Peer>, Status)>> = JoinSet::new();
     loop {
         if let Some(peer) = left.pop_front() {
@@ -189,6 +209,7 @@ async fn open(left: &mut VecDeque<Arc<Peer>>, digest: &Digest, at: u64) -> Optio
             Ok(Some(Ok(Ok(opened)))) => return Some(opened),
             Ok(Some(Ok(Err((peer, why))))) => {
                 tracing::debug!(peer = %peer.role, %digest, %why, "it does not send a blob");
+                note(running, &peer, &why);
             }
             Ok(Some(Err(_))) => {}
             Ok(None) if left.is_empty() => return None,
@@ -208,10 +229,7 @@ async fn begin(peer: Arc<Peer>, digest: Digest, at: u64) -> Result<Opened, (Arc<
     match tokio::time::timeout(STALL, first).await {
         Ok(Ok((stream, first))) => Ok(Opened { peer, stream, first, expander }),
         Ok(Err(status)) => Err((peer, status)),
-        Err(_) => {
-            peer.fail();
-            Err((peer, Status::deadline_exceeded("nothing came")))
-        }
+        Err(_) => Err((peer, Status::deadline_exceeded("nothing came"))),
     }
 }
 

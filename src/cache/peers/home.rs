@@ -117,6 +117,22 @@ impl Inner {
         }
     }
 
+    /// These runners do not have the blob of a name, though they were said to.
+    pub(super) fn lose(&self, name: &Hash, roles: &[Role]) {
+        let Some((found, mut record)) = self.store.record_of(key(name)).filter(|(found, _)| found.hash() == *name)
+        else {
+            return;
+        };
+        let mut is_news = false;
+        for role in roles {
+            is_news |= record.holders.remove(self.run, role.number());
+            lock(&self.swarm).end(&record.digest, *role);
+        }
+        if is_news && let Err(error) = self.store.set_later(&found, &record) {
+            tracing::debug!(%error, "it is not kept that a runner has lost a blob");
+        }
+    }
+
     /// Fetches from a runner that leaves what nobody else has; how many blobs are here or elsewhere then.
     pub(super) async fn take_over(self: &Arc<Self>, from: Role, names: &[Hash]) -> u32 {
         let mut taken = 0;
@@ -137,7 +153,7 @@ impl Inner {
             }
             let inner = Arc::clone(self);
             fetching.spawn(async move {
-                let is_here = fetch::fetch(&inner.fetches, &inner.store, record.digest, vec![peer]).await;
+                let is_here = fetch::fetch(&inner.fetches, &inner.store, record.digest, vec![peer]).await.is_ok();
                 if is_here {
                     inner.announce(&found);
                 }

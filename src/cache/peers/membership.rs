@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A member that has been silent for so long is none any more: its names move.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Who is no member and has been silent for so long is not called again.
+const GONE: Duration = Duration::from_secs(30);
+
 /// A peer that cannot be reached is called again after this, then after longer.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -142,17 +145,22 @@ pub(super) async fn keep(inner: Arc<Inner>) {
     }
 }
 
-/// Listens to a peer, and calls it again whenever it falls silent.
+/// Listens to a peer, and calls it again whenever it falls silent; until it is no member and has been silent for [`GONE`].
 async fn hear(inner: Arc<Inner>, peer: Arc<Peer>) {
-    let mut pause = AGAIN.0;
+    let (mut pause, mut last) = (AGAIN.0, clock::now());
     loop {
         if let Ok(mut events) = peer.watch(inner.own).await {
             while let Ok(Some(event)) = within(SILENCE, events.message()).await {
                 inner.learn(&peer, &event);
-                pause = AGAIN.0;
+                (pause, last) = (AGAIN.0, clock::now());
             }
         }
         peer.lost();
+        if peer.role != Role::Primary && last.elapsed() > GONE && !inner.member_roles().contains(&peer.role) {
+            // It is called anew when it listens to us, or is a member again.
+            lock(&inner.peers).remove(&peer.role);
+            return;
+        }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(AGAIN.1);
     }

@@ -18,7 +18,9 @@ use super::dial::Dialer;
 use super::health::{Health, SILENCE};
 use super::rate::Rates;
 use super::wire::service::peers_client::PeersClient;
-use super::wire::{self, LeaseEvent, LeaseRequest, LookRequest, Parcel, TakeOverRequest, WatchEvent, WatchRequest};
+use super::wire::{
+    self, LeaseEvent, LeaseRequest, LookRequest, LostRequest, Parcel, TakeOverRequest, WatchEvent, WatchRequest,
+};
 use crate::cache::store::{Key, Name};
 use crate::link::clock;
 use crate::proto::digest::{Digest, Hash};
@@ -224,6 +226,14 @@ impl Peer {
     ) -> Result<Streaming<LeaseEvent>, Status> {
         let mut client = PeersClient::new(self.channel.clone());
         client.lease(self.request(requests)).await.map(tonic::Response::into_inner)
+    }
+
+    /// Tells it, as the home of a name, that these runners do not have its blob.
+    pub(super) async fn lose(&self, name: &Hash, roles: &[Role]) -> Result<(), Status> {
+        let mut client = PeersClient::new(self.channel.clone());
+        let numbers = roles.iter().map(|role| role.number().into()).collect();
+        let request = LostRequest { name: name.to_vec(), numbers };
+        within(DELIVERY, client.lost(self.request(request))).await.map(drop)
     }
 
     /// Asks it to fetch from us what would leave with us; how many blobs it has then.

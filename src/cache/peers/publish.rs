@@ -90,6 +90,18 @@ impl Inner {
         }
     }
 
+    /// Its homes are told who does not have the blob of a name.
+    pub(super) async fn tell_lost(&self, name: &Name, roles: &[Role]) {
+        let hash = name.hash();
+        for role in self.homes(&hash) {
+            if role == self.own {
+                self.lose(&hash, roles);
+            } else if let Some(peer) = self.peer(role).filter(|peer| peer.is_good()) {
+                let _ = peer.lose(&hash, roles).await;
+            }
+        }
+    }
+
     /// Tells new homes of what they have not heard of.
     async fn move_home(self: &Arc<Self>, before: &[Role], now: &[Role]) {
         let mut batches: BTreeMap<Role, Vec<(Name, Record)>> = BTreeMap::new();

@@ -29,8 +29,8 @@ use super::dial::{KEEP_ALIVE, WINDOWS};
 use super::health::BEAT;
 use super::wire::service::peers_server::{Peers as PeersService, PeersServer};
 use super::wire::{
-    self, LeaseEvent, LeaseRequest, LookRequest, LookResponse, Parcel, TakeOverRequest, TakeOverResponse, WatchEvent,
-    WatchRequest,
+    self, LeaseEvent, LeaseRequest, LookRequest, LookResponse, LostRequest, LostResponse, Parcel, TakeOverRequest,
+    TakeOverResponse, WatchEvent, WatchRequest,
 };
 use super::{Inner, lease};
 use crate::cache::compression::Compressor;
@@ -294,6 +294,14 @@ impl PeersService for Server {
         let request = request.into_inner();
         let (from, names) = (role(request.number)?, hashes(&request.names)?);
         Ok(Response::new(TakeOverResponse { taken: self.0.take_over(from, &names).await }))
+    }
+
+    async fn lost(&self, request: Request<LostRequest>) -> Result<Response<LostResponse>, Status> {
+        let request = request.into_inner();
+        let name = wire::hash(&request.name).ok_or_else(no_name)?;
+        let roles: Vec<Role> = request.numbers.into_iter().map(role).collect::<Result<_, _>>()?;
+        self.0.lose(&name, &roles);
+        Ok(Response::new(LostResponse {}))
     }
 }
 

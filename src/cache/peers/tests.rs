@@ -42,7 +42,7 @@ struct Runner {
     peers: Peers,
     cache: Cache,
     store: Arc<Store>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for Runner {
@@ -66,7 +66,7 @@ impl Runner {
             Peers::start(Config { own, run: 1, tokens: tokens(), dialer }, Arc::clone(&store), listener)
         };
         let cache = Cache::new(Arc::clone(&store), Some(peers.clone()));
-        Self { runtime: Some(runtime), peers, cache, store, _folder: folder }
+        Self { runtime: Some(runtime), peers, cache, store, folder }
     }
 
     fn put(&self, name: &Name, bytes: &[u8]) {
@@ -241,6 +241,24 @@ async fn a_large_blob_leaves_its_origin_about_once_however_many_want_it() {
     assert_eq!(found, [true; 6]);
     let sent: Vec<u64> = runners.iter().map(|runner| runner.peers.stats().sent_bytes).collect();
     assert!(sent[0] <= 2 * content.len() as u64 + (8 << 20), "each sent {sent:?}");
+}
+
+#[tokio::test]
+async fn of_a_blob_that_its_holder_has_lost_the_homes_are_told() {
+    let runners = run(2).await;
+    let (name, content) = (name("lost"), bytes(300_000));
+    let holder = runners.iter().find(|runner| !runner.peers.0.homes(&name.hash()).contains(&runner.peers.0.own));
+    let holder = holder.expect("one that is no home");
+    holder.put(&name, &content);
+    let homes: Vec<&Runner> = runners.iter().filter(|runner| runner.peers.0.own != holder.peers.0.own).collect();
+    eventually("told", async || homes.iter().all(|home| home.peers.0.known(&name.hash()).is_some())).await;
+    let digest = holder.store.record(&name).expect("it is there").digest;
+    let file = holder.folder.path().join("files").join(&digest.hex()[..2]).join(digest.hex());
+    std::fs::remove_file(file).expect("a file of its own");
+
+    assert_eq!(homes[0].get(&name).await, None);
+
+    eventually("it is known", async || homes.iter().all(|home| home.peers.0.known(&name.hash()).is_none())).await;
 }
 
 #[tokio::test]

@@ -119,6 +119,21 @@ pub struct TakeOverResponse {
     pub taken: u32,
 }
 
+/// These runners do not have the blob of a name.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct LostRequest {
+    /// The hash of the name.
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: Vec<u8>,
+    /// The numbers of their roles.
+    #[prost(uint32, repeated, tag = "2")]
+    pub numbers: Vec<u32>,
+}
+
+/// Nothing.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LostResponse {}
+
 /// A hash as bytes.
 pub(super) fn hash(bytes: &[u8]) -> Option<Hash> {
     bytes.try_into().ok()

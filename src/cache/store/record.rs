@@ -50,6 +50,13 @@ impl Holders {
         is_new
     }
 
+    /// This one does not have it. Whether it was among them.
+    pub fn remove(&mut self, run: u64, number: u16) -> bool {
+        let before = self.numbers.len();
+        self.numbers.retain(|known| self.run != run || *known != number);
+        self.numbers.len() < before
+    }
+
     /// Those of `run`.
     pub fn of(&self, run: u64) -> &[u16] {
         if self.run == run { &self.numbers } else { &[] }
@@ -188,7 +195,9 @@ mod tests {
         assert!(!holders.of(1).contains(&7) && holders.of(1).len() == MOST_HOLDERS);
         assert!(holders.of(2).is_empty());
         assert!(holders.add(2, 7));
+        assert!(!holders.remove(1, 7) && !holders.remove(2, 8));
         assert_eq!((holders.of(2), holders.of(1)), (&[7][..], &[][..]));
+        assert!(holders.remove(2, 7) && holders.of(2).is_empty());
     }
 
     proptest! {

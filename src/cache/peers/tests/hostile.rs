@@ -19,7 +19,8 @@ use tower_service::Service;
 
 use super::super::wire::service::peers_server::{Peers as PeersService, PeersServer};
 use super::super::wire::{
-    Content, LeaseEvent, LookRequest, LookResponse, TakeOverRequest, TakeOverResponse, WatchEvent, WatchRequest,
+    Content, LeaseEvent, LookRequest, LookResponse, LostRequest, LostResponse, TakeOverRequest, TakeOverResponse,
+    WatchEvent, WatchRequest,
 };
 use super::*;
 use crate::cache::sha256;
@@ -187,6 +188,10 @@ impl PeersService for Liar {
 
     async fn take_over(&self, _: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
         Ok(Response::new(TakeOverResponse { taken: u32::MAX }))
+    }
+
+    async fn lost(&self, _: Request<LostRequest>) -> Result<Response<LostResponse>, Status> {
+        Ok(Response::new(LostResponse {}))
     }
 }
 
