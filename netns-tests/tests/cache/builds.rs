@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 use netns_tests::stage::Home;
 
 /// What a tool said, and whether it was content.
-struct Told {
-    code: Option<i32>,
-    text: String,
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) text: String,
 }
 
 impl From<Output> for Told {
@@ -19,8 +19,11 @@ impl From<Output> for Told {
     }
 }
 
+/// What is built, by its path.
+pub(crate) type Built = BTreeMap<String, Vec<u8>>;
+
 /// Paths below the folder, and what is there.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+fn files(folder: &Path) -> Built {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -50,31 +53,30 @@ fn damaged(token: &str) -> String {
 /// A few small files that become a small and a large one, with words on both outputs.
 const SCRIPT: &str = "echo to-stdout; echo to-stderr >&2; tr a-z A-Z < in.txt > out.txt; seq 1 900000 > big.bin";
 
-struct Moon<'a> {
-    folder: &'a Path,
-    host: String,
-    compression: &'a str,
+pub(crate) struct Moon<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) host: String,
+    pub(crate) compression: &'a str,
 }
 
 impl Moon<'_> {
-    fn prepare(&self) {
+    /// Points it at the cache.
+    pub(crate) fn configure(&self) {
         let Self { folder, host, compression } = self;
         let workspace = format!(
             "projects:\n  app: 'app'\ntelemetry: false\nremote:\n  host: '{host}'\n  auth:\n    token: 'CACHE_TOKEN'\n  cache:\n    instanceName: 'my/inst'\n    compression: '{compression}'\n"
         );
+        write(folder, &[(".moon/workspace.yml", &workspace)]);
+    }
+
+    pub(crate) fn prepare(&self) {
+        let folder = self.folder;
+        self.configure();
         let script = SCRIPT.replace("out.txt", "out/out.txt").replace("big.bin", "out/big.bin");
         let project = format!(
             "tasks:\n  build:\n    script: 'mkdir -p out; {script}'\n    inputs: ['in.txt']\n    outputs: ['out']\n    options: {{ runInCI: true }}\n"
         );
-        write(
-            folder,
-            &[
-                (".moon/workspace.yml", &workspace),
-                ("app/moon.yml", &project),
-                ("app/in.txt", "hello\n"),
-                (".gitignore", ".moon/cache\nout\n"),
-            ],
-        );
+        write(folder, &[("app/moon.yml", &project), ("app/in.txt", "hello\n"), (".gitignore", ".moon/cache\nout\n")]);
         // It asks git what has changed since the last commit.
         let identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"];
         for args in [&["init", "--quiet"][..], &["commit", "--quiet", "--allow-empty", "--message=begin"]] {
@@ -84,8 +86,12 @@ impl Moon<'_> {
     }
 
     /// Builds, and forgets all that is on this disk. What it told, and what it built.
-    fn build(&self, token: &str) -> (Told, BTreeMap<String, Vec<u8>>) {
-        let mut command = Command::new("moon");
+    fn build(&self, token: &str) -> (Told, Built) {
+        self.build_by(Command::new("moon"), token)
+    }
+
+    /// The same, started as `command` says.
+    pub(crate) fn build_by(&self, mut command: Command, token: &str) -> (Told, Built) {
         command.args(["run", "app:build"]).current_dir(self.folder);
         command.env("MOON_HOME", self.folder.with_file_name("moon")).env("CACHE_TOKEN", token).env_remove("CI");
         let told = Told::from(command.output().unwrap());
@@ -145,14 +151,14 @@ def _impl(ctx):
 tree = rule(implementation = _impl)
 "#;
 
-struct Bazel<'a> {
-    folder: &'a Path,
-    host: String,
-    instance: &'a str,
+pub(crate) struct Bazel<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) host: String,
+    pub(crate) instance: &'a str,
 }
 
 impl Bazel<'_> {
-    fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         let script = SCRIPT.replace("in.txt", "$(SRCS)").replace("out.txt", "$(location out.txt)");
         let script = script.replace("big.bin", "$(location big.bin)");
         let rules = format!(
@@ -166,9 +172,13 @@ impl Bazel<'_> {
     }
 
     /// Builds where nothing has been built before. What it told, and what it built.
-    fn build(&self, root: &str, token: &str) -> (Told, BTreeMap<String, Vec<u8>>) {
+    fn build(&self, root: &str, token: &str) -> (Told, Built) {
+        self.build_by(Command::new("bazel-4"), root, token)
+    }
+
+    /// The same, started as `command` says.
+    pub(crate) fn build_by(&self, mut command: Command, root: &str, token: &str) -> (Told, Built) {
         let root = self.folder.with_file_name(root);
-        let mut command = Command::new("bazel-4");
         command.args(["--batch", "--nohome_rc", &format!("--output_user_root={}", root.display()), "build"]);
         command.args(["remote_cache", "remote_instance_name"].iter().zip([&*self.host, self.instance]).map(option));
         if self.host.starts_with("grpc:") {
