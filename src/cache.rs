@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use self::missed::Missed;
-use self::peers::Peers;
+use self::peers::{Peers, Turn};
 use self::store::{Blob, Error, Holders, Incoming, Name, Record, Store, Usage, key};
 use crate::link::clock;
 use crate::proto::digest::Digest;
@@ -143,6 +143,21 @@ impl Cache {
             peers.remove(name, clock::unix_micros().max(known + 1)).await;
         }
         was_here
+    }
+
+    /// Waits until the caller is the one to make what the name is of, or somebody else has.
+    pub async fn turn(&self, name: &Name) -> Turn {
+        match &self.peers {
+            Some(peers) => peers.turn(name).await,
+            None => Turn::Alone,
+        }
+    }
+
+    /// Waits until the name's homes know what it is of.
+    pub async fn settle(&self, name: &Name) {
+        if let Some(peers) = &self.peers {
+            peers.settle(name).await;
+        }
     }
 
     /// The largest blob that it takes.

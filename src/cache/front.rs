@@ -8,6 +8,7 @@ pub mod client;
 mod metrics;
 mod named;
 mod serve;
+mod turn;
 mod webdav;
 
 use std::sync::Arc;
@@ -101,7 +102,7 @@ impl Fronts {
         let Ok(name) = Name::new(format!("{}.{}", front.name, grant.namespace()), name) else {
             return say(StatusCode::URI_TOO_LONG, "the name is too long");
         };
-        let writes = [Method::PUT, Method::DELETE].contains(request.method());
+        let writes = [Method::PUT, Method::DELETE, Method::POST].contains(request.method());
         if writes && !grant.writes() {
             return say(StatusCode::FORBIDDEN, "this token may only read");
         }
@@ -111,6 +112,7 @@ impl Fronts {
             Method::PUT => self.put(front, &name, hash, request).await,
             Method::DELETE if self.cache.remove(&name).await => status(StatusCode::NO_CONTENT),
             Method::DELETE => status(StatusCode::NOT_FOUND),
+            Method::POST if front.name == named::FRONT.name => turn::answer(&self.cache, name).await,
             _ if request.method().as_str() == "PROPFIND" => {
                 webdav::entry(request.uri().path(), self.cache.peek(&[name]).await.pop().flatten())
             }

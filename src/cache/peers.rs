@@ -226,6 +226,11 @@ impl Peers {
         self.0.announce(name);
     }
 
+    /// Tells the record's homes of it, and waits until they know.
+    pub async fn settle(&self, name: &Name) {
+        self.0.deliver(name).await;
+    }
+
     /// The name was of something until `version`, and is of nothing now.
     pub async fn remove(&self, name: &Name, version: u64) {
         self.0.retract(name, version).await;

@@ -1,10 +1,12 @@
 //! The cache beside a running mesh, on threads of its own, and `mesh cache`: how tools are pointed at it, and what it did. Not here: the cache
 //! ([`crate::cache`]), and what its verbs move ([`transfer`]).
 
+mod make;
 mod sink;
 mod transfer;
 mod variables;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -249,13 +251,16 @@ enum What {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Write what is kept under a name to stdout
+    /// Write what is kept under a name to stdout; where nothing is, what COMMAND writes is kept first, and of many runners that ask at once one runs it
     Get {
         #[command(flatten)]
         what: transfer::What,
         /// Write it to this file instead, which is never there by half
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// What makes it, on its stdout
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
     },
     /// Show what was asked and answered, and what is stored
     Stats {
@@ -276,7 +281,7 @@ pub(super) async fn run(verb: CacheVerb) -> Outcome {
             put(shell(&variables(addr, &token)).as_bytes()).map(|()| Exit::Ok.code())
         }
         What::Put { what, file } => transfer::put(what, file.as_deref()).await,
-        What::Get { what, output } => transfer::get(what, output.as_deref()).await,
+        What::Get { what, output, command } => make::get(what, output.as_deref(), &command).await,
         What::Stats { json, control } => {
             let response = control::ask(&path(&control), &Request::Status).await?;
             let Response::Status(report) = response else { return done(response) };

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use super::turn::Holding;
 use crate::cache::Cache;
 use crate::cache::store::{Blob, ReadError};
 
@@ -23,6 +24,8 @@ enum Source {
     /// Nothing more.
     None,
     Bytes(Bytes),
+    /// Signs of life, without end.
+    Holding(Box<Holding>),
     /// The next bytes are read already, so that damage shows before anything is sent.
     Blob {
         cache: Arc<Cache>,
@@ -42,6 +45,11 @@ impl Body {
     /// What would be so large, for an answer without a body.
     pub(super) fn of_size(size: u64) -> Self {
         Self { size, source: Source::None }
+    }
+
+    /// Until nobody takes it any more.
+    pub(super) fn holding(holding: Holding) -> Self {
+        Self { size: 0, source: Source::Holding(Box::new(holding)) }
     }
 
     pub(super) fn text(text: String) -> Self {
@@ -74,10 +82,14 @@ impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = ReadError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         let next = match &mut self.source {
             Source::None => None,
             Source::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
+            Source::Holding(holding) => Some(Ok(std::task::ready!(holding.poll(context)))),
             Source::Blob { next, at, .. } if !next.is_empty() => {
                 *at += next.len() as u64;
                 Some(Ok(std::mem::take(next)))
@@ -99,11 +111,12 @@ impl hyper::body::Body for Body {
         match &self.source {
             Source::None => true,
             Source::Bytes(bytes) => bytes.is_empty(),
+            Source::Holding(_) => false,
             Source::Blob { blob, at, .. } => *at >= blob.digest().size,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.size)
+        if matches!(self.source, Source::Holding(_)) { SizeHint::default() } else { SizeHint::with_exact(self.size) }
     }
 }

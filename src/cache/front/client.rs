@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::Receiver;
 
-use super::named;
+use super::{named, turn};
 
 /// Of a refusal's words.
 const MOST_WORDS: usize = 4096;
@@ -178,6 +178,29 @@ pub async fn get(door: &Door, name: &str) -> Result<Option<Coming>, Trouble> {
 pub async fn put(door: &Door, name: &str, pieces: Pieces) -> Result<(), Trouble> {
     let answer = ask(door, Method::PUT, name, Some(pieces)).await?;
     if answer.status().is_success() { Ok(()) } else { Err(refused(answer).await) }
+}
+
+/// Who makes what is not there.
+#[derive(Debug)]
+pub enum Turn {
+    /// The caller, as long as it keeps this; and, where it is `None`, perhaps others too.
+    Ours(Option<Coming>),
+    /// Somebody else has made it meanwhile.
+    Made,
+}
+
+/// Waits until the caller is the one to make what the name is of, or somebody else has.
+///
+/// # Errors
+/// If the cache does not answer, or refuses.
+pub async fn turn(door: &Door, name: &str) -> Result<Turn, Trouble> {
+    let answer = ask(door, Method::POST, name, None).await?;
+    match answer.status() {
+        turn::OURS => Ok(Turn::Ours(Some(Coming(answer.into_body())))),
+        turn::ALONE => Ok(Turn::Ours(None)),
+        turn::MADE => Ok(Turn::Made),
+        _ => Err(refused(answer).await),
+    }
 }
 
 async fn ask(door: &Door, method: Method, name: &str, pieces: Option<Pieces>) -> Result<Response<Incoming>, Trouble> {

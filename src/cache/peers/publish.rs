@@ -64,7 +64,8 @@ impl Inner {
         }
     }
 
-    async fn deliver(&self, name: &Name) {
+    /// Tells the homes of what the name is of here.
+    pub(super) async fn deliver(&self, name: &Name) {
         let Some(record) = self.store.record(name) else { return };
         let hash = name.hash();
         for role in self.homes(&hash) {

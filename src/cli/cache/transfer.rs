@@ -44,7 +44,7 @@ const STILL: u32 = 60;
 pub(super) struct What {
     /// The name, such as `release/v1.tar`
     #[arg(value_name = "NAME")]
-    name: String,
+    pub(super) name: String,
     /// Keep apart from what other namespaces hold
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
@@ -52,19 +52,14 @@ pub(super) struct What {
     control: ControlArgs,
 }
 
-/// From the cache to `output`, or to stdout.
-pub(super) async fn get(what: What, output: Option<&Path>) -> Outcome {
-    let door = match door(&what, true).await? {
-        Ok(door) => door,
-        Err(refusal) => return done(refusal),
-    };
-    let name = what.name;
+/// From the cache to `output`, or to stdout; `None` where it is not there.
+pub(super) async fn get(door: &Door, name: &str, output: Option<&Path>) -> Result<Option<u8>, Failure> {
     let told = |trouble| failure(&format!("get `{name}`"), trouble);
-    let Some(mut coming) = client::get(&door, &name).await.map_err(told)? else { return Err(missing(&name)) };
+    let Some(mut coming) = client::get(door, name).await.map_err(told)? else { return Ok(None) };
     let mut sink = Sink::open(output)?;
     // Who leaves nothing behind may just be ended.
     let signals = if sink.leaves_something() { Some(Signals::listen()?) } else { None };
-    let moved = Moved::new(coming.size(), &name);
+    let moved = Moved::new(coming.size(), name);
     let transfer = async {
         while let Some(bytes) = coming.next().await.map_err(told)? {
             sink.write(&bytes)?;
@@ -72,26 +67,30 @@ pub(super) async fn get(what: What, output: Option<&Path>) -> Outcome {
         }
         sink.finish().map(|()| Exit::Ok.code())
     };
-    watch(&moved, signals, transfer).await
+    watch(&moved, signals, transfer).await.map(Some)
 }
 
 /// From `file`, or from stdin, to the cache.
 pub(super) async fn put(what: What, file: Option<&Path>) -> Outcome {
-    let door = match door(&what, false).await? {
-        Ok(door) => door,
-        Err(refusal) => return done(refusal),
-    };
-    let (name, start) = (what.name, clock::now());
+    match door(&what, false).await? {
+        Ok(door) => keep(&door, &what.name, file).await,
+        Err(refusal) => done(refusal),
+    }
+}
+
+/// The same, with the door open.
+pub(super) async fn keep(door: &Door, name: &str, file: Option<&Path>) -> Outcome {
+    let start = clock::now();
     let mut source = Source::open(file)?;
     let first = source.next()?;
     if first.is_empty() {
         let what = format!("there is nothing in {} to keep as `{name}`", source.place);
         return Err(Failure::new(Exit::Usage, "M806", what, "did what makes it fail?"));
     }
-    let moved = Moved::new(source.size, &name);
+    let moved = Moved::new(source.size, name);
     let pieces = source.send(first, &moved);
     let transfer = async {
-        client::put(&door, &name, pieces).await.map_err(|trouble| failure(&format!("put `{name}`"), trouble))?;
+        client::put(door, name, pieces).await.map_err(|trouble| failure(&format!("put `{name}`"), trouble))?;
         let (size, took) = (report::bytes(moved.so_far()), clock::now() - start);
         say(&format!("`{name}` is in the cache: {size} in {:.1} s", took.as_secs_f64()));
         Ok(Exit::Ok.code())
@@ -100,7 +99,7 @@ pub(super) async fn put(what: What, file: Option<&Path>) -> Outcome {
 }
 
 /// What the mesh of this machine says about its cache: the way there, or why there is none.
-async fn door(what: &What, read_only: bool) -> Result<Result<Door, Response>, Failure> {
+pub(super) async fn door(what: &What, read_only: bool) -> Result<Result<Door, Response>, Failure> {
     let request = Request::Door { namespace: what.namespace.clone(), read_only };
     Ok(match control::ask(&path(&what.control), &request).await? {
         Response::Door { addr, token } => Ok(Door { addr, token }),
@@ -242,13 +241,13 @@ fn unreadable(what: String) -> Failure {
     Failure::new(Exit::Usage, "M806", what, "check the path and the rights, and that nobody writes to it meanwhile")
 }
 
-fn missing(name: &str) -> Failure {
+pub(super) fn missing(name: &str) -> Failure {
     let hint =
         "make it and keep it with `mesh cache put`; what nobody looked up for long may have made room for other things";
     Failure::new(Exit::NotCached, "M804", format!("the cache has no `{name}`"), hint)
 }
 
-fn failure(attempt: &str, trouble: Trouble) -> Failure {
+pub(super) fn failure(attempt: &str, trouble: Trouble) -> Failure {
     let what = format!("cannot {attempt}: {trouble}");
     match trouble {
         Trouble::Name | Trouble::Refused { status: 414, .. } => {
