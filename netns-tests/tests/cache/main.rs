@@ -5,6 +5,7 @@
 mod builds;
 mod clients;
 mod crash;
+mod making;
 mod shared;
 mod starved;
 mod transfer;
