@@ -22,6 +22,7 @@ const HEDGE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 #[derive(Debug, Default)]
 pub(super) struct Health {
     heard: Option<Instant>,
+    has_spoken: bool,
     out_until: Option<Instant>,
     failures: u32,
     /// Of answers: the mean time and the mean distance from it (RFC 6298, section 2), in seconds.
@@ -32,6 +33,7 @@ impl Health {
     /// It spoke.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = Some(now);
+        self.has_spoken = true;
     }
 
     /// Its words have ended.
@@ -51,8 +53,11 @@ impl Health {
         self.failures = 0;
     }
 
-    /// It did not answer, or not in time.
+    /// It did not answer, or not in time. Many that asked at once have seen one failure.
     pub(super) fn failed(&mut self, now: Instant) {
+        if !self.is_trusted(now) {
+            return;
+        }
         let penalty = PENALTY.0.saturating_mul(1 << self.failures.min(8)).min(PENALTY.1);
         self.failures += 1;
         self.leave_out(now + penalty);
@@ -70,6 +75,11 @@ impl Health {
     /// Whether it is there: it spoke lately.
     pub(super) fn is_there(&self, now: Instant) -> bool {
         self.heard.is_some_and(|heard| now.saturating_duration_since(heard) < SILENCE)
+    }
+
+    /// Whether it spoke once, and does not any more.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.has_spoken && !self.is_there(now)
     }
 
     /// Whether it has not failed lately.
@@ -91,10 +101,10 @@ mod tests {
     #[test]
     fn who_is_silent_is_not_there_until_it_speaks_again() {
         let (mut health, now) = (Health::default(), Instant::now());
-        assert!(!health.is_there(now));
+        assert!(!health.is_there(now) && !health.is_silent(now), "it may never have been called");
         health.heard(now);
         assert!(health.is_there(now + 2 * BEAT));
-        assert!(!health.is_there(now + SILENCE));
+        assert!(!health.is_there(now + SILENCE) && health.is_silent(now + SILENCE));
         health.heard(now + SILENCE);
         assert!(health.is_there(now + SILENCE));
         health.lost();
@@ -115,6 +125,13 @@ mod tests {
         health.answered(Duration::from_millis(1));
         health.out_until = None;
         health.failed(now);
+        assert!(health.is_trusted(now + PENALTY.0));
+    }
+
+    #[test]
+    fn what_many_see_at_once_is_one_failure() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        (0..100).for_each(|call| health.failed(now + Duration::from_millis(call)));
         assert!(health.is_trusted(now + PENALTY.0));
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Acquaintance {
     is_watched: bool,
     /// When it was there for the last time.
     seen: Option<Instant>,
+    /// It said that it is about to go.
+    has_left: bool,
 }
 
 impl Inner {
@@ -51,7 +53,7 @@ impl Inner {
             return Some(Arc::clone(&known.peer));
         }
         let peer = Arc::new(Peer::new(role, self.own, &self.dialer, &self.tokens.peer_header())?);
-        peers.insert(role, Acquaintance { peer: Arc::clone(&peer), is_watched: false, seen: None });
+        peers.insert(role, Acquaintance { peer: Arc::clone(&peer), is_watched: false, seen: None, has_left: false });
         Some(peer)
     }
 
@@ -70,8 +72,16 @@ impl Inner {
     pub(super) fn listening(self: &Arc<Self>, peer: Role) -> watch::Receiver<Vec<u32>> {
         if self.own == Role::Primary {
             self.listen(peer);
+            self.note_left(peer, false);
         }
         self.members.subscribe()
+    }
+
+    /// Whether a peer has said that it goes: then nobody waits until it has been missed.
+    pub(super) fn note_left(&self, role: Role, has_left: bool) {
+        if let Some(known) = lock(&self.peers).get_mut(&role) {
+            known.has_left = has_left;
+        }
     }
 
     /// Tools ask here: all members are listened to.
@@ -130,7 +140,9 @@ pub(super) async fn keep(inner: Arc<Inner>) {
         tokio::time::sleep(LOOK).await;
         let (now, mut members) = (clock::now(), vec![u32::from(inner.own.number())]);
         for (role, known) in lock(&inner.peers).iter_mut() {
-            if known.peer.is_there() {
+            if known.has_left {
+                known.seen = None;
+            } else if known.peer.is_there() {
                 known.seen = Some(now);
             }
             if known.seen.is_some_and(|seen| now.saturating_duration_since(seen) < PATIENCE) {

@@ -31,7 +31,7 @@ use crate::proto::role::Role;
 const LONGEST_MESSAGE: usize = LARGEST + (1 << 20);
 
 /// A record on its way to its home may take so long.
-const DELIVERY: Duration = Duration::from_secs(10);
+const DELIVERY: Duration = Duration::from_secs(2);
 
 /// One peer.
 #[derive(Debug)]
@@ -76,6 +76,11 @@ impl Peer {
     /// Whether it spoke lately.
     pub(super) fn is_there(&self) -> bool {
         self.known(|known| known.health.is_there(clock::now()))
+    }
+
+    /// Whether it spoke once, and does not any more.
+    pub(super) fn is_silent(&self) -> bool {
+        self.known(|known| known.health.is_silent(clock::now()))
     }
 
     /// Whether it is worth asking for what may be had otherwise.
@@ -236,7 +241,7 @@ impl Peer {
         within(DELIVERY, client.lost(self.request(request))).await.map(drop)
     }
 
-    /// Asks it to fetch from us what would leave with us; how many blobs it has then.
+    /// Asks it to fetch from us what would leave with us; how many blobs it has then. Without names: that is all.
     pub(super) async fn take_over(&self, own: Role, names: &[Hash]) -> Result<u32, Status> {
         let mut client = PeersClient::new(self.channel.clone());
         let names = names.iter().map(|name| name.to_vec()).collect();

@@ -13,7 +13,7 @@ use super::wire::{Content, Parcel};
 use super::{INLINE, Inner, count};
 use crate::cache::store::{Name, Record, key};
 use crate::proto::digest::Hash;
-use crate::proto::placement::homes;
+use crate::proto::placement::{HOMES, homes};
 use crate::proto::role::Role;
 
 /// Records on their way at once.
@@ -30,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a new home may take to say what it has.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Who does not answer a runner that leaves for so long takes nothing over.
+const PING: Duration = Duration::from_millis(700);
 
 /// Handing on what a leaving runner has takes no longer.
 const HAND_OVER: Duration = Duration::from_secs(60);
@@ -67,28 +70,30 @@ impl Inner {
     /// Tells the homes of what the name is of here.
     pub(super) async fn deliver(&self, name: &Name) {
         let Some(record) = self.store.record(name) else { return };
-        let hash = name.hash();
-        for role in self.homes(&hash) {
-            if role == self.own {
-                self.is_news(key(&hash), record.version);
-            } else if let Some(peer) = self.peer(role).filter(|peer| peer.is_trusted())
-                && let Some(parcel) = self.parcel(&record, true)
-            {
-                self.tell(&peer, name, parcel).await;
-            }
-        }
+        self.tell_homes(name, record.version, || self.parcel(&record, true)).await;
     }
 
     /// Its homes are told that the name is of nothing.
     pub(super) async fn retract(&self, name: &Name, version: u64) {
+        self.tell_homes(name, version, || Some(Parcel { version, cost_ms: 0, holders: vec![], content: None })).await;
+    }
+
+    /// All at once: one that does not answer keeps none of the others waiting.
+    async fn tell_homes(&self, name: &Name, version: u64, parcel: impl Fn() -> Option<Parcel>) {
         let hash = name.hash();
-        for role in self.homes(&hash) {
-            if role == self.own {
+        let tell = async |home: Option<&Role>| {
+            let Some(role) = home else { return };
+            if *role == self.own {
                 self.is_news(key(&hash), version);
-            } else if let Some(peer) = self.peer(role).filter(|peer| peer.is_trusted()) {
-                self.tell(&peer, name, Parcel { version, cost_ms: 0, holders: vec![], content: None }).await;
+            } else if let Some(peer) = self.peer(*role).filter(|peer| peer.is_trusted() && !peer.is_silent())
+                && let Some(parcel) = parcel()
+            {
+                self.tell(&peer, name, parcel).await;
             }
-        }
+        };
+        let homes = self.homes(&hash);
+        const { assert!(HOMES == 2, "each home is told") };
+        tokio::join!(tell(homes.first()), tell(homes.get(1)));
     }
 
     /// Its homes are told who does not have the blob of a name.
@@ -132,6 +137,9 @@ impl Inner {
         let Ok(known) = peer.look(&hashes, LOOK).await else { return };
         let unknown = batch.into_iter().zip(known).filter(|((_, record), known)| *known != Some(record.digest));
         for ((name, record), _) in unknown {
+            if !peer.is_trusted() {
+                return;
+            }
             if let Some(parcel) = self.parcel(&record, false) {
                 self.tell(&peer, &name, parcel).await;
             }
@@ -139,29 +147,46 @@ impl Inner {
         tokio::time::sleep(PAUSE).await;
     }
 
+    /// Who answers now: somebody who has just gone is a member for a while.
+    async fn answering(self: &Arc<Self>) -> Vec<Role> {
+        let mut asked = JoinSet::new();
+        for peer in self.member_roles().into_iter().filter_map(|role| self.peer(role)) {
+            asked.spawn(async move { peer.look(&[], PING).await.is_ok().then_some(peer.role) });
+        }
+        asked.join_all().await.into_iter().flatten().collect()
+    }
+
     /// Homes take over what only we have; how many blobs they have then.
     pub(super) async fn hand_over(self: &Arc<Self>) -> u64 {
-        let others: Vec<Role> = self.member_roles().into_iter().filter(|role| *role != self.own).collect();
-        let mut batches: BTreeMap<Role, Vec<Hash>> = BTreeMap::new();
+        let others = self.answering().await;
+        let mut batches: BTreeMap<Role, Vec<(Name, Record)>> = BTreeMap::new();
         for key in self.store.keys() {
             let Some((name, record)) = self.store.record_of(key) else { continue };
             if record.digest.size > INLINE && self.store.has(&record.digest) {
-                let hash = name.hash();
-                let home = homes(&hash, others.iter().copied());
-                home.first().into_iter().for_each(|role| batches.entry(*role).or_default().push(hash));
+                let home = homes(&name.hash(), others.iter().copied());
+                home.first().into_iter().for_each(|role| {
+                    batches.entry(*role).or_default().push((name.clone(), record.clone()));
+                });
             }
         }
         let mut taken = 0;
         let all = async {
-            for (role, names) in batches {
+            for (role, records) in batches {
                 let Some(peer) = self.peer(role) else { continue };
-                for names in names.chunks(BATCH) {
-                    taken += u64::from(peer.take_over(self.own, names).await.unwrap_or_default());
+                for records in records.chunks(BATCH) {
+                    // It may be a home only because another has gone.
+                    self.move_batch(role, records.to_vec()).await;
+                    let names: Vec<Hash> = records.iter().map(|(name, _)| name.hash()).collect();
+                    taken += u64::from(peer.take_over(self.own, &names).await.unwrap_or_default());
                 }
             }
         };
         if tokio::time::timeout(HAND_OVER, all).await.is_err() {
             tracing::warn!("leaving: not all that only this runner has could be handed on in time");
+        }
+        // The primary tells who is there, and so nobody asks us any more.
+        if let Some(primary) = self.peer(Role::Primary) {
+            let _ = tokio::time::timeout(PING, primary.take_over(self.own, &[])).await;
         }
         taken
     }

@@ -293,6 +293,9 @@ impl PeersService for Server {
     async fn take_over(&self, request: Request<TakeOverRequest>) -> Result<Response<TakeOverResponse>, Status> {
         let request = request.into_inner();
         let (from, names) = (role(request.number)?, hashes(&request.names)?);
+        if names.is_empty() {
+            self.0.note_left(from, true);
+        }
         Ok(Response::new(TakeOverResponse { taken: self.0.take_over(from, &names).await }))
     }
 

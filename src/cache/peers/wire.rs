@@ -106,7 +106,7 @@ pub struct TakeOverRequest {
     /// The number of its role.
     #[prost(uint32, tag = "1")]
     pub number: u32,
-    /// Hashes of names whose records are known here, of 32 bytes each.
+    /// Hashes of names whose records are known here, of 32 bytes each. None: that was all, and the caller is gone.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub names: Vec<Vec<u8>>,
 }
