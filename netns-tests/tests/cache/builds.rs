@@ -55,28 +55,31 @@ const SCRIPT: &str = "echo to-stdout; echo to-stderr >&2; tr a-z A-Z < in.txt > 
 
 pub(crate) struct Moon<'a> {
     pub(crate) folder: &'a Path,
+    /// Empty where a variable tells it.
     pub(crate) host: String,
     pub(crate) compression: &'a str,
 }
 
 impl Moon<'_> {
-    /// Points it at the cache.
-    pub(crate) fn configure(&self) {
-        let Self { folder, host, compression } = self;
-        let workspace = format!(
-            "projects:\n  app: 'app'\ntelemetry: false\nremote:\n  host: '{host}'\n  auth:\n    token: 'CACHE_TOKEN'\n  cache:\n    instanceName: 'my/inst'\n    compression: '{compression}'\n"
-        );
-        write(folder, &[(".moon/workspace.yml", &workspace)]);
-    }
-
     pub(crate) fn prepare(&self) {
-        let folder = self.folder;
-        self.configure();
+        let Self { folder, host, compression } = self;
+        let host = if host.is_empty() { String::new() } else { format!("  host: '{host}'\n") };
+        let workspace = format!(
+            "projects:\n  app: 'app'\ntelemetry: false\nremote:\n{host}  auth:\n    token: 'CACHE_TOKEN'\n  cache:\n    instanceName: 'my/inst'\n    compression: '{compression}'\n"
+        );
         let script = SCRIPT.replace("out.txt", "out/out.txt").replace("big.bin", "out/big.bin");
         let project = format!(
             "tasks:\n  build:\n    script: 'mkdir -p out; {script}'\n    inputs: ['in.txt']\n    outputs: ['out']\n    options: {{ runInCI: true }}\n"
         );
-        write(folder, &[("app/moon.yml", &project), ("app/in.txt", "hello\n"), (".gitignore", ".moon/cache\nout\n")]);
+        write(
+            folder,
+            &[
+                (".moon/workspace.yml", &workspace),
+                ("app/moon.yml", &project),
+                ("app/in.txt", "hello\n"),
+                (".gitignore", ".moon/cache\nout\n"),
+            ],
+        );
         // It asks git what has changed since the last commit.
         let identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"];
         for args in [&["init", "--quiet"][..], &["commit", "--quiet", "--allow-empty", "--message=begin"]] {

@@ -203,7 +203,7 @@ fn what_moon_builds_on_one_runner_others_find() {
     let crew = Crew::start("moon", &[TUN; 4]).unwrap();
     let workspace = crew.stage.folder.path().join("workspace");
     // The file is a part of what it knows results by, so it is the same everywhere.
-    let moon = Moon { folder: &workspace, host: "grpc://127.0.0.1:1".into(), compression: "zstd" };
+    let moon = Moon { folder: &workspace, host: String::new(), compression: "zstd" };
     moon.prepare();
     let build = |at: usize| {
         let mut command = crew.members[at].plain("moon");

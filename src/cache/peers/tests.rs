@@ -306,6 +306,25 @@ async fn what_only_a_leaving_runner_has_is_handed_on() {
 }
 
 #[tokio::test]
+async fn who_leaves_just_after_another_hands_on_all_to_whoever_stays() {
+    let mut runners = run(3).await;
+    let contents: Vec<(Name, Vec<u8>)> = (0..8).map(|at| (name(&format!("large {at}")), bytes(200_000 + at))).collect();
+    contents.iter().for_each(|(name, content)| runners[2].put(name, content));
+    drop(runners.pop());
+
+    let (peers, runtime) = (runners[2].peers.clone(), runners[2].runtime.as_ref().expect("it runs").handle().clone());
+    let taken = runtime.spawn(async move { peers.hand_over().await }).await.expect("no panic");
+    assert_eq!(taken, 8, "the one that has gone is a member still, and should have had some of them");
+    drop(runners.pop());
+
+    for (name, content) in &contents {
+        for runner in &runners {
+            eventually("found", async || runner.get(name).await.as_ref() == Some(content)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_many_that_want_what_is_not_there_one_makes_it() {
     let runners = run(3).await;
     let name = name("expensive");
