@@ -1,5 +1,6 @@
 //! A run on stage: a lab, a rendezvous that every runner reaches, and real `mesh` processes inside. Not here: what is expected of them.
 
+mod crew;
 mod home;
 mod process;
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+pub use crew::{Crew, Member};
 pub use home::{Home, alone};
 pub use process::Process;
 

@@ -106,7 +106,7 @@ impl Home {
     }
 }
 
-fn variable(line: &str) -> Result<(String, String)> {
+pub(super) fn variable(line: &str) -> Result<(String, String)> {
     let exported = line.strip_prefix("export ").and_then(|line| line.split_once('='));
     let (name, value) = exported.with_context(|| format!("`{line}` exports nothing"))?;
     Ok((name.to_owned(), value.trim_matches('\'').to_owned()))
