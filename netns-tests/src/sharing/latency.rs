@@ -93,7 +93,7 @@ fn round(crew: &Crew, count: usize, prefix: &str) -> Result<Round> {
     let (hits, mut astray) = counted(asker, "peer_hits", &mut here, &names, 200)?;
     let (again, _) = counted(asker, "peer_hits", &mut here, &names, 200)?;
     let absent: Vec<String> = (0..count).map(|at| format!("absent/{prefix}/{at}")).collect();
-    let (misses, asked) = counted(asker, "known_misses", &mut here, &absent, 404)?;
+    let (misses, asked) = counted(asker, "misses", &mut here, &absent, 404)?;
     astray += asked;
     let both = |times: &[f64]| (median(times.iter().copied()), rank(times.iter().copied(), 0.99));
     Ok(Round { trip, hit: both(&hits), here: both(&again).0, miss: both(&misses), astray })

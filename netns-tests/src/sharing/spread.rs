@@ -76,7 +76,7 @@ fn to(plan: &Plan, count: usize, interrupt: &Interrupt) -> Result<Spread> {
     store(origin, len)?;
     (1..=count).try_for_each(|at| crew.settle(0, at))?;
     crew.members.iter().try_for_each(|member| member.runner.limit(plan.mbit))?;
-    let (sent, cpu) = (origin.count("sent_bytes")?, cpu(&crew)?);
+    let (sent, cpu) = (sent_by(origin)?, cpu(&crew)?);
     let began = Instant::now();
     let mut getting: Vec<Child> = crew.members[1..=count].iter().map(get).collect::<Result<_>>()?;
     for child in &mut getting {
@@ -85,7 +85,7 @@ fn to(plan: &Plan, count: usize, interrupt: &Interrupt) -> Result<Spread> {
     }
     let seconds = began.elapsed().as_secs_f64();
     let cpu = (self::cpu(&crew)? - cpu).as_secs_f64();
-    Ok(Spread { seconds, cpu, sent: (origin.count("sent_bytes")? - sent) as f64 / len as f64 })
+    Ok(Spread { seconds, cpu, sent: (sent_by(origin)? - sent) as f64 / len as f64 })
 }
 
 /// Bytes that no compression makes smaller.
@@ -108,6 +108,32 @@ fn get(member: &Member) -> Result<Child> {
     command.spawn().context("start mesh cache get")
 }
 
+/// Bytes that left its network device, all that wraps them among them.
+fn sent_by(member: &Member) -> Result<u64> {
+    let table = member.runner.netns().proc_net("dev")?;
+    sent(&table).with_context(|| format!("/proc/net/dev has no eth0: {table}"))
+}
+
+/// The ninth number of its line (proc_pid_net(5)).
+fn sent(table: &str) -> Option<u64> {
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"))?;
+    line.split_whitespace().nth(8)?.parse().ok()
+}
+
 fn cpu(crew: &Crew) -> Result<Duration> {
     crew.members.iter().map(|member| member.process.cpu()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_behind_what_was_received() {
+        let table =
+            "Inter-|   Receive |  Transmit\n    lo: 1 2 3 4 5 6 7 8 9 10\n  eth0: 10 20 0 0 0 0 0 0 4711 50 0\n";
+
+        assert_eq!(sent(table), Some(4711));
+        assert_eq!(sent("lo: 1"), None);
+    }
 }
