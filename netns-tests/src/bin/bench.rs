@@ -1,6 +1,7 @@
 //! Benchmarks in the lab: `bench connect` measures how long a mesh takes to form, `bench hold` what it loses while it stands, `bench userspace`
 //! what a stream through it gives without a TUN device, `bench scale` what a primary costs with many aux, `bench tunnel` how the tunnel
-//! compares with those of others, `bench load` what an hour of load does to a mesh, `bench cache` how the cache compares with nginx and redis. Figures go to stdout; only by those of `load` something passes
+//! compares with those of others, `bench load` what an hour of load does to a mesh, `bench cache` how the cache compares with nginx and redis, `bench sharing`
+//! what it costs and brings that runners share theirs. Figures go to stdout; only by those of `load` something passes
 //! or fails.
 
 #![expect(clippy::print_stdout, reason = "its output is its result")]
@@ -16,6 +17,7 @@ use netns_tests::interrupt::{Interrupt, Interrupted};
 use netns_tests::lab::Nat;
 use netns_tests::load;
 use netns_tests::scale::{self, Figures};
+use netns_tests::sharing;
 use netns_tests::stage::{DELAY, Process, Stage};
 use netns_tests::throughput::{Device, Rig};
 use netns_tests::tunnel::{self, Outcome};
@@ -70,6 +72,14 @@ enum What {
         #[command(flatten)]
         plan: caching::Plan,
     },
+    /// What it costs and brings that runners share their caches
+    Sharing {
+        #[command(flatten)]
+        plan: sharing::Plan,
+        /// Where to write a plot of what it costs, as SVG
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+    },
     /// Mixed load over a bad network whose NATs are rebound: nothing corrupt, no leak, no stall, or it fails
     Load {
         #[command(flatten)]
@@ -95,6 +105,7 @@ fn main() -> Result<ExitCode> {
         What::Userspace { megabytes, rounds } => userspace(megabytes.into(), rounds),
         What::Scale { aux, seconds, plot } => scale(&aux, Duration::from_secs(seconds.into()), plot),
         What::Cache { plan } => cache(&plan),
+        What::Sharing { plan, plot } => sharing(&plan, plot),
         What::Load { plan } => load(&plan),
         What::Tunnel { plan, plot } => tunnel(&plan, plot),
     };
@@ -107,6 +118,11 @@ fn main() -> Result<ExitCode> {
 fn cache(plan: &caching::Plan) -> Result<()> {
     print!("{}", caching::run(plan, &Interrupt::listen()?)?);
     Ok(())
+}
+
+fn sharing(plan: &sharing::Plan, plot: Option<PathBuf>) -> Result<()> {
+    let drawn = sharing::run(plan, &Interrupt::listen()?, |text| println!("{text}"))?;
+    plot.zip(drawn).map_or(Ok(()), |(path, svg)| write(&path, &svg))
 }
 
 fn connect(aux: u16, rounds: u16) -> Result<()> {

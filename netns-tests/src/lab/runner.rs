@@ -102,6 +102,19 @@ impl Runner {
         self.ground.wire.set_link(link)
     }
 
+    /// From now on so many megabits pass in a second, each way, on the cable between the host and its NAT, with a queue of 50 ms.
+    ///
+    /// # Errors
+    /// If there is no NAT, or the kernel has no token buckets (tc-tbf(8)).
+    pub fn limit(&self, mbit: u16) -> Result<()> {
+        let (router, port) = (self.home()?.netns(), format!("host{}", self.index));
+        for (netns, dev) in [(&self.host, "eth0"), (router, port.as_str())] {
+            let line = format!("qdisc replace dev {dev} root tbf rate {mbit}mbit burst 128kb latency 50ms");
+            netns.run("tc", &line.split(' ').collect::<Vec<_>>(), "")?;
+        }
+        Ok(())
+    }
+
     /// Moves every mapping of the NAT next to it to other ports and forgets all flows, as a NAT does that was restarted.
     ///
     /// # Errors
