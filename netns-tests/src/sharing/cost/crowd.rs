@@ -201,7 +201,7 @@ impl Runner {
                 let began = Instant::now();
                 let done = match act {
                     Act::Put => {
-                        store.put(&content).and_then(|digest| cache.set(name, digest, Default::default())).is_ok()
+                        store.put(&content).and_then(|digest| cache.set(name, digest, Default::default(), true)).is_ok()
                     }
                     Act::Find => match cache.find(name).await {
                         Some((_, blob)) => blob.read(0).is_ok_and(|bytes| bytes[..] == content[..]),
