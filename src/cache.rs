@@ -124,7 +124,7 @@ impl Cache {
     /// As [`Store::set_record`].
     pub fn set(&self, name: &Name, digest: Digest, metadata: Bytes, is_work: bool) -> Result<bool, Error> {
         let known = self.store.record(name);
-        let version = clock::unix_micros().max(known.as_ref().map_or(0, |known| known.version + 1));
+        let version = clock::unix_micros().max(known.as_ref().map_or(0, |known| known.version.saturating_add(1)));
         let took = self.missed().took(key(&name.hash()), clock::now());
         let cost_ms = if is_work { took.as_millis() as u32 } else { 0 };
         self.store.set_later(name, &Record { digest, version, cost_ms, holders: Holders::default(), metadata })?;
@@ -140,7 +140,7 @@ impl Cache {
         let known = self.store.record(name).map_or(0, |known| known.version);
         let was_here = self.store.remove_record(name);
         if let Some(peers) = &self.peers {
-            peers.remove(name, clock::unix_micros().max(known + 1)).await;
+            peers.remove(name, clock::unix_micros().max(known.saturating_add(1))).await;
         }
         was_here
     }

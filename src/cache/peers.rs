@@ -296,6 +296,9 @@ impl Inner {
 
     /// What the parcel holds or tells of is verified and stored.
     async fn bring(&self, name: &Name, from: Option<Arc<Peer>>, parcel: Parcel) -> Option<Record> {
+        if !parcel.is_timely(clock::unix_micros()) {
+            return None;
+        }
         let content = parcel.content?;
         if let Some(bytes) = &content.bytes {
             if let Err(error) = self.keep(bytes, &content.digest) {

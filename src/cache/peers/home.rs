@@ -72,6 +72,9 @@ impl Inner {
 
     /// Takes what a peer tells of a name.
     pub(super) fn receive(&self, name: &Name, parcel: Parcel) -> Result<(), Status> {
+        if !parcel.is_timely(clock::unix_micros()) {
+            return Err(Status::invalid_argument("the record is from far ahead: is a clock wrong?"));
+        }
         let Some(content) = parcel.content else { return Ok(()) };
         if let Some(bytes) = &content.bytes {
             self.keep(bytes, &content.digest).map_err(|error| refused(&error))?;

@@ -31,6 +31,9 @@ pub mod service {
     include!(concat!(env!("OUT_DIR"), "/mesh.cache.v1.Peers.rs"));
 }
 
+/// A record's version may be so far ahead of our clock, in microseconds: an hour.
+const AHEAD: u64 = 3_600_000_000;
+
 /// Who wants to know what is here.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct WatchRequest {
@@ -202,6 +205,11 @@ impl Parcel {
         ActionResult { output_files: files, stdout_raw, execution_metadata: Some(metadata), ..Default::default() }
     }
 
+    /// Whether it is of a time that a clock which is right, or nearly so, could have: one from far ahead would win for as long.
+    pub(super) fn is_timely(&self, now_micros: u64) -> bool {
+        self.version <= now_micros.saturating_add(AHEAD)
+    }
+
     /// The opposite; `None` for what is no record. That bytes are those of their digest is not checked here.
     pub(super) fn read(result: ActionResult) -> Option<Self> {
         let metadata = result.execution_metadata?;
@@ -270,6 +278,13 @@ mod tests {
                 content,
             },
         )
+    }
+
+    #[test]
+    fn a_record_from_far_ahead_is_not_timely() {
+        let parcel = |version| Parcel { version, cost_ms: 0, holders: vec![], content: None };
+
+        assert!(parcel(AHEAD).is_timely(0) && !parcel(AHEAD + 1).is_timely(0) && parcel(u64::MAX).is_timely(u64::MAX));
     }
 
     proptest! {
