@@ -145,7 +145,9 @@ impl Inner {
             else {
                 continue;
             };
-            let others = self.holders(&record).into_iter().any(|role| role != from);
+            // Who has fallen silent is a member for a while, and may have gone for good.
+            let is_there = |role: &Role| self.peer(*role).is_none_or(|peer| !peer.is_silent());
+            let others = self.holders(&record).into_iter().filter(|role| *role != from).any(|role| is_there(&role));
             if others || self.store.has(&record.digest) {
                 taken += 1;
                 continue;
