@@ -177,7 +177,7 @@ fn prometheus_reads_what_was_counted() {
     let read = String::from_utf8(output.stdout).unwrap();
     let known = ["counter mesh_cache_misses_total 1", "counter mesh_cache_hits_total 0", "gauge mesh_cache_entries 0"];
     assert!(known.iter().all(|line| read.lines().any(|read| read == *line)), "{read}");
-    assert_eq!(read.lines().count(), 14, "{read}");
+    assert_eq!(read.lines().count(), 15, "{read}");
     assert_eq!(curl(&["--output", "/dev/null", "--write-out", "%{http_code}", &url]), "401");
 }
 
