@@ -7,6 +7,7 @@ mod ccache;
 pub mod client;
 mod metrics;
 mod named;
+mod prompt;
 mod serve;
 mod turn;
 mod webdav;

@@ -193,13 +193,15 @@ impl Peers {
     pub async fn find(&self, name: &Name) -> Option<(Record, Blob)> {
         let inner = &self.0;
         inner.get_ready().await;
-        // Who is the home itself knows best.
-        let mut answer = inner.give(name, Some(inner.own)).map(|parcel| (None, parcel));
+        // Who is the first home itself knows best.
+        let is_first = inner.homes(&name.hash()).first() == Some(&inner.own);
+        let ours = || inner.give(name, Some(inner.own)).map(|parcel| (None, parcel));
+        let mut answer = if is_first { ours() } else { None };
         // Where one home lies, the other is asked.
         for _ in 0..placement::HOMES {
             let (from, parcel) = match answer.take() {
                 Some(known) => known,
-                None => inner.ask(name).await?,
+                None => inner.ask(name).await.or_else(ours)?,
             };
             if let Some(record) = inner.bring(name, from, parcel).await {
                 let blob = inner.store.blob(&record.digest)?;
@@ -288,10 +290,18 @@ impl Inner {
             None => ask(first).await,
             Some(second) => either(ask(first), ask(second), first.hedge()).await,
         };
-        answer.unwrap_or_else(|_| {
+        let Ok(answer) = answer else {
             count(&self.counts.late, 1);
-            None
-        })
+            return None;
+        };
+        match answer {
+            // Who fetches a large blob is led by the first home: two that lead would both lead to its origin.
+            Some((from, parcel)) if parcel.is_large() && from.as_ref().is_some_and(|from| from.role != first.role) => {
+                let led = ask(first).await.ok().flatten().filter(|(_, led)| led.is_large());
+                led.or(Some((from, parcel)))
+            }
+            answer => answer,
+        }
     }
 
     /// What the parcel holds or tells of is verified and stored.

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 
 use super::Fronts;
+use super::prompt::Prompt;
 use crate::cache::reapi::{self, Reapi};
 use crate::cache::token::Grant;
 
@@ -81,7 +82,7 @@ impl Fronts {
         let _ = stream.set_nodelay(true);
         let patience = self.limits.patience;
         let Ok(speaks_http2) = tokio::time::timeout(patience, speaks_http2(&stream)).await else { return };
-        let mut stream = TimeoutStream::new(stream);
+        let mut stream = TimeoutStream::new(Prompt(stream));
         stream.set_write_timeout(Some(patience));
         let stream = TokioIo::new(Box::pin(stream));
         let ended = if speaks_http2 { self.over_http2(stream).await } else { self.over_http1(stream).await };

@@ -159,11 +159,17 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 
 /// Listens to a peer, and calls it again whenever it falls silent; until it is no member and has been silent for [`GONE`].
 async fn hear(inner: Arc<Inner>, peer: Arc<Peer>) {
-    let (mut pause, mut last) = (AGAIN.0, clock::now());
+    let (mut pause, mut last, mut was_there) = (AGAIN.0, clock::now(), false);
     loop {
         if let Ok(mut events) = peer.watch(inner.own).await {
+            let mut is_back = was_there;
             while let Ok(Some(event)) = within(SILENCE, events.message()).await {
                 inner.learn(&peer, &event);
+                was_there = true;
+                if std::mem::take(&mut is_back) {
+                    let (inner, peer) = (Arc::clone(&inner), Arc::clone(&peer));
+                    tokio::spawn(async move { inner.catch_up(&peer).await });
+                }
                 (pause, last) = (AGAIN.0, clock::now());
             }
         }

@@ -131,6 +131,29 @@ impl Inner {
         }
     }
 
+    /// A home that was away is told of what it has missed.
+    pub(super) async fn catch_up(&self, peer: &Peer) {
+        let members = self.member_roles();
+        for (at, key) in self.store.keys().into_iter().enumerate().filter(|(_, key)| !peer.may_have(*key)) {
+            let Some((name, record)) = self.store.record_of(key) else { continue };
+            if homes(&name.hash(), members.iter().copied()).contains(&peer.role)
+                && let Some(parcel) = self.parcel(&record, false)
+            {
+                self.tell(peer, &name, parcel).await;
+            }
+            if at % BATCH == 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            // One that has failed just now is left alone for a while; one that is away again will be told again.
+            while !peer.is_trusted() && peer.is_there() {
+                tokio::time::sleep(CALM).await;
+            }
+            if !peer.is_there() {
+                return;
+            }
+        }
+    }
+
     async fn move_batch(self: &Arc<Self>, role: Role, batch: Vec<(Name, Record)>) {
         let Some(peer) = self.peer(role).filter(|_| !batch.is_empty()) else { return };
         let hashes: Vec<Hash> = batch.iter().map(|(name, _)| name.hash()).collect();

@@ -51,6 +51,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Who reads a blob that is still coming here is told so often that this runner lives.
 const ALIVE: Duration = Duration::from_millis(300);
 
+/// News are gathered for so long, from the first.
+const GATHERING: Duration = Duration::from_millis(5);
+
 /// Messages that wait for a slow reader.
 const QUEUE: usize = 8;
 
@@ -329,6 +332,8 @@ async fn tell(inner: Arc<Inner>, peer: Role, events: mpsc::Sender<Result<WatchEv
     while events.send(Ok(std::mem::take(&mut event))).await.is_ok() {
         tokio::select! {
             one = news.recv() => {
+                // More will follow: a message for each would cost every listener as much as the record itself.
+                tokio::time::sleep(GATHERING).await;
                 let mut next = Some(one);
                 while let Some(one) = next {
                     match one {

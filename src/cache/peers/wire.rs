@@ -205,6 +205,11 @@ impl Parcel {
         ActionResult { output_files: files, stdout_raw, execution_metadata: Some(metadata), ..Default::default() }
     }
 
+    /// Whether its blob is to be fetched.
+    pub(super) fn is_large(&self) -> bool {
+        self.content.as_ref().is_some_and(|content| content.bytes.is_none())
+    }
+
     /// Whether it is of a time that a clock which is right, or nearly so, could have: one from far ahead would win for as long.
     pub(super) fn is_timely(&self, now_micros: u64) -> bool {
         self.version <= now_micros.saturating_add(AHEAD)
