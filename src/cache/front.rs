@@ -5,6 +5,7 @@ mod bazel;
 mod body;
 mod ccache;
 pub mod client;
+mod holding;
 mod metrics;
 mod named;
 mod prompt;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::turn::Holding;
+use super::holding::Holding;
 use crate::cache::Cache;
 use crate::cache::store::{Blob, ReadError};
 
