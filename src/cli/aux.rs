@@ -31,8 +31,9 @@ use crate::rendezvous::board::Collected;
 /// How often an aux looks whether it is needed.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long an aux that leaves may hand on what only its cache has: when it was asked to, and by a signal, which GitHub follows up after 7.5 s.
-const HAND_OVER: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(4));
+/// How long an aux that leaves may hand on what only its cache has: when it was asked to, and by a signal, which GitHub follows up
+/// after 7.5 s: saying goodbye takes up to 4 of them.
+const HAND_OVER: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(2));
 
 /// Less would take a lost ping for the end of the build.
 const LEAST_IDLE: Duration = Duration::from_secs(5);

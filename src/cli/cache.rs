@@ -78,15 +78,26 @@ impl Service {
 
     fn try_start(folder: &Path, size: u64, run: &Run) -> Result<Self, String> {
         let store = Arc::new(Store::open(folder, size).map_err(|error| error.to_string())?);
-        let runtime = runtime().map_err(|error| error.to_string())?;
-        let _inside = runtime.enter();
-        let peers = run.share(&store);
-        let cache = Arc::new(Cache::new(store, peers.clone()));
-        let tokens = run.tokens();
         let (listener, addr) = listen().map_err(|error| error.to_string())?;
-        runtime.spawn(Fronts::new(Arc::clone(&cache), tokens.clone(), limits()).serve(listener));
-        drop(_inside);
-        Ok(Self { cache, peers, tokens, addr, runtime: Some(runtime) })
+        let runtime = runtime().map_err(|error| error.to_string())?;
+        let tokens = run.tokens();
+        let served = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).map(|listener| {
+                let peers = run.share(&store);
+                let cache = Arc::new(Cache::new(store, peers.clone()));
+                tokio::spawn(Fronts::new(Arc::clone(&cache), tokens.clone(), limits()).serve(listener));
+                (cache, peers)
+            })
+        };
+        match served {
+            Ok((cache, peers)) => Ok(Self { cache, peers, tokens, addr, runtime: Some(runtime) }),
+            Err(error) => {
+                // Dropped within another runtime, it would panic.
+                runtime.shutdown_background();
+                Err(error.to_string())
+            }
+        }
     }
 
     /// What only this runner has is handed on, as far as `limit` allows: it leaves while others stay.
@@ -177,11 +188,11 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name("mesh-cache").enable_all().build()
 }
 
-fn listen() -> io::Result<(TcpListener, SocketAddr)> {
+fn listen() -> io::Result<(std::net::TcpListener, SocketAddr)> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
-    Ok((TcpListener::from_std(listener)?, addr))
+    Ok((listener, addr))
 }
 
 /// Who this runner is in its run, and how it reaches the others.

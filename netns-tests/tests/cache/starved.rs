@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use netns_tests::stage::Home;
+use netns_tests::stage::{Home, alone};
 use reqwest::{Client, StatusCode};
 
 /// From now on it may have so many descriptors open.
@@ -35,4 +35,27 @@ async fn too_few_descriptors_are_no_damage() {
 
     assert_eq!(get().await, 900_000);
     assert_eq!(home.stats().unwrap()["damaged"], 0);
+}
+
+#[test]
+fn with_too_few_descriptors_to_begin_with_nothing_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut without_cache = 0;
+    for descriptors in 12..40 {
+        let mesh = alone(folder.path()).unwrap();
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nofile={descriptors}"))
+            .arg(mesh.get_program())
+            .args(mesh.get_args())
+            .args(["--", "true"]);
+        command.envs(mesh.get_envs().filter_map(|(name, value)| Some((name, value?))));
+
+        let output = command.output().unwrap();
+
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{descriptors}: {said}");
+        without_cache += u32::from(said.contains("M801"));
+    }
+    assert!(without_cache > 0, "it was never the cache that could not begin");
 }
