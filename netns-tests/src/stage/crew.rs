@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::home::variable;
+use super::home::{named, variables};
 use super::{Process, Stage, binary};
 use crate::lab::{Link, Nat, Runner, wait_until};
 
@@ -152,9 +152,7 @@ impl Member {
     /// # Errors
     /// If it fails.
     pub fn env(&self) -> Result<Vec<(String, String)>> {
-        let output = self.cache(&["env"])?;
-        ensure!(output.status.success(), "mesh cache env: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout)?.lines().map(variable).collect()
+        variables(self.cache(&["env"])?)
     }
 
     /// One of its variables.
@@ -162,8 +160,7 @@ impl Member {
     /// # Errors
     /// If it has none of this name.
     pub fn variable(&self, name: &str) -> Result<String> {
-        let found = self.env()?.into_iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value).with_context(|| format!("mesh cache env prints no {name}"))
+        named(self.env()?, name)
     }
 
     /// What `mesh cache stats` counts.

@@ -82,10 +82,7 @@ impl Home {
     /// # Errors
     /// If it fails.
     pub fn env(&self) -> Result<Vec<(String, String)>> {
-        let output = self.cache(&["env"])?;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        anyhow::ensure!(output.status.success(), "mesh cache env: {told}");
-        String::from_utf8(output.stdout)?.lines().map(variable).collect()
+        variables(self.cache(&["env"])?)
     }
 
     /// One of its variables.
@@ -93,8 +90,7 @@ impl Home {
     /// # Errors
     /// If it has none of this name.
     pub fn variable(&self, name: &str) -> Result<String> {
-        let found = self.env()?.into_iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value).with_context(|| format!("mesh cache env prints no {name}"))
+        named(self.env()?, name)
     }
 
     /// What `mesh cache stats` counts.
@@ -106,7 +102,20 @@ impl Home {
     }
 }
 
-pub(super) fn variable(line: &str) -> Result<(String, String)> {
+/// What `mesh cache env` has printed.
+pub(super) fn variables(output: Output) -> Result<Vec<(String, String)>> {
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.success(), "mesh cache env: {told}");
+    String::from_utf8(output.stdout)?.lines().map(variable).collect()
+}
+
+/// The one of this name.
+pub(super) fn named(variables: Vec<(String, String)>, name: &str) -> Result<String> {
+    let found = variables.into_iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value).with_context(|| format!("mesh cache env prints no {name}"))
+}
+
+fn variable(line: &str) -> Result<(String, String)> {
     let exported = line.strip_prefix("export ").and_then(|line| line.split_once('='));
     let (name, value) = exported.with_context(|| format!("`{line}` exports nothing"))?;
     Ok((name.to_owned(), value.trim_matches('\'').to_owned()))
